@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+
+#include "daemon/qemu-cmdline.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/jsonx.h"
+#include "daemon/host.h"
+#include "daemon/qemu-builder.h"
+
+/*
+ * Order and numbers depend on the definition only, so that a suspended guest or a snapshot finds
+ * the same machine again. Descriptor numbers go from 3 up in the order of the arguments.
+ */
+#define FIRST_FD 3
+/* PCI slots that are free on q35, pc and virt alike. */
+#define FIRST_SLOT 2
+
+void qemu_arg(struct qemu_builder *b, const char *text)
+{
+	if (json_array_append_new(b->plan->argv, json_string(text)) < 0)
+		b->failed = true;
+}
+
+void qemu_argf(struct qemu_builder *b, const char *format, ...)
+{
+	cleanup_free char *text = NULL;
+	va_list ap;
+
+	va_start(ap, format);
+	if (vasprintf(&text, format, ap) < 0) {
+		text = NULL;
+		b->failed = true;
+	}
+	va_end(ap);
+	if (text)
+		qemu_arg(b, text);
+}
+
+void qemu_arg_json(struct qemu_builder *b, const char *option, json_t *value)
+{
+	cleanup_json json_t *owned = value;
+	cleanup_free char *text = owned ? jsonx_dump(owned) : NULL;
+
+	if (!text) {
+		b->failed = true;
+		return;
+	}
+	qemu_arg(b, option);
+	qemu_arg(b, text);
+}
+
+void qemu_pci_device(struct qemu_builder *b, json_t *device)
+{
+	unsigned per_slot = b->packed ? 8 : 1;
+	char address[16];
+
+	snprintf(address, sizeof(address), "%x.%x", FIRST_SLOT + b->n_pci / per_slot,
+	         b->n_pci % per_slot);
+	if (!jsonx_set(device, "addr", json_string(address)))
+		b->failed = true;
+	if (b->packed && b->n_pci % per_slot == 0)
+		(void)jsonx_set(device, "multifunction", json_true());
+	b->n_pci++;
+	qemu_arg_json(b, "-device", device);
+}
+
+int qemu_plan_fd(struct qemu_builder *b, enum qemu_fd_kind kind, size_t index)
+{
+	struct qemu_plan *plan = b->plan;
+	int number = FIRST_FD + (int)plan->n_fds;
+
+	if (plan->n_fds == LAUNCH_MAX_FDS) {
+		b->full = true;
+		return -1;
+	}
+	plan->fds[plan->n_fds++] = (struct qemu_fd){ kind, index, number };
+	return number;
+}
+
+const char *qemu_fd_kind_name(enum qemu_fd_kind kind)
+{
+	static const char *const names[] = {
+		[QEMU_FD_QMP] = "qmp",
+		[QEMU_FD_CONSOLE] = "console",
+		[QEMU_FD_KERNEL] = "kernel",
+		[QEMU_FD_INITRD] = "initrd",
+		[QEMU_FD_ISO] = "iso",
+		[QEMU_FD_FIRMWARE] = "firmware",
+		[QEMU_FD_NVRAM] = "nvram",
+		[QEMU_FD_DISK] = "disk",
+		[QEMU_FD_PASST] = "passt",
+		[QEMU_FD_TAP] = "tap",
+		[QEMU_FD_VHOST_NET] = "vhost-net",
+		[QEMU_FD_VSOCK] = "vsock",
+		[QEMU_FD_TPM] = "tpm",
+		[QEMU_FD_SHARE] = "share",
+	};
+
+	_Static_assert(ARRAY_SIZE(names) == _QEMU_FD_KIND_MAX, "one name per kind");
+	return names[kind];
+}
+
+const char *qemu_machine_type(const char *arch, const json_t *definition)
+{
+	const json_t *machine = json_object_get(definition, "machine");
+	const char *type = jsonx_str(machine, "type", json_string_value(machine));
+
+	return type ? type : strcmp(arch, "aarch64") == 0 ? "virt" : "q35";
+}
+
+const char *qemu_firmware(const char *arch, const json_t *definition)
+{
+	const json_t *boot = json_object_get(definition, "boot");
+
+	if (json_object_get(boot, "kernel"))
+		return "";
+	return jsonx_str(boot, "firmware", strcmp(arch, "aarch64") == 0 ? "uefi" : "bios");
+}
+
+unsigned qemu_cpu_count(const json_t *definition)
+{
+	const json_t *cpus = json_object_get(definition, "cpus");
+	const json_t *topology = json_object_get(cpus, "topology");
+
+	if (json_is_integer(cpus))
+		return (unsigned)json_integer_value(cpus);
+	return (unsigned)jsonx_int(cpus, "count",
+	                           jsonx_int(topology, "sockets", 1) *
+	                                   jsonx_int(topology, "cores", 1) *
+	                                   jsonx_int(topology, "threads", 1));
+}
+
+const char *qemu_cpu_model(const json_t *definition, const char *accel)
+{
+	return jsonx_str(json_object_get(definition, "cpus"), "model",
+	                 strcmp(accel, "kvm") == 0 ? "host" : "max");
+}
+
+#define V2_FEATURES "+cx16,+lahf-lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3"
+/* Every processor of level 3 has XSAVEOPT; Linux hangs at start on XSAVE without it. */
+#define V3_FEATURES "+avx,+avx2,+bmi1,+bmi2,+f16c,+fma,+abm,+movbe,+xsave,+xsaveopt"
+#define V4_FEATURES "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
+
+int qemu_cpu_argument(const char *arch, const char *model, const char *accel, char *buf, size_t len)
+{
+	/* "enforce": QEMU ends at start rather than leave a feature out. */
+	static const struct {
+		const char *level, *argument;
+	} levels[] = {
+		{ "x86-64-v1", "qemu64,-svm,enforce" },
+		{ "x86-64-v2", "qemu64,-svm," V2_FEATURES ",enforce" },
+		{ "x86-64-v3", "qemu64,-svm," V2_FEATURES "," V3_FEATURES ",enforce" },
+		{ "x86-64-v4",
+		  "qemu64,-svm," V2_FEATURES "," V3_FEATURES "," V4_FEATURES ",enforce" },
+	};
+	const char *argument = model;
+
+	for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
+		if (strcmp(model, levels[i].level) == 0)
+			argument = levels[i].argument;
+	/* The architected pointer authentication costs half the speed when emulated. */
+	if (strcmp(arch, "aarch64") == 0 && strcmp(model, "max") == 0 && strcmp(accel, "tcg") == 0)
+		argument = "max,pauth-impdef=on";
+	return (size_t)snprintf(buf, len, "%s", argument) < len ? 0 : -E2BIG;
+}
+
+static void add_machine(struct qemu_builder *b)
+{
+	static const char *const switches[] = { "acpi", "hpet", "smm", "vmport" };
+	const json_t *options =
+		json_object_get(json_object_get(b->definition, "machine"), "options");
+	const char *gic = b->kvm ? "host" : "3";
+	char text[256] = "", gic_text[32] = "";
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
+		if (json_object_get(options, switches[i]))
+			n += (size_t)snprintf(text + n, sizeof(text) - n, ",%s=%s", switches[i],
+			                      jsonx_bool(options, switches[i], false) ? "on"
+			                                                              : "off");
+	if (b->arm)
+		snprintf(gic_text, sizeof(gic_text), ",gic-version=%s",
+		         jsonx_str(options, "gic", gic));
+	qemu_arg(b, "-machine");
+	qemu_argf(b, "%s%s%s%s%s", qemu_machine_type(b->arch, b->definition), text, gic_text,
+	          json_array_size(json_object_get(b->definition, "shares"))
+	                  ? ",memory-backend=memory0"
+	                  : "",
+	          strcmp(qemu_firmware(b->arch, b->definition), "uefi") == 0
+	                  ? ",pflash0=firmware,pflash1=nvram"
+	                  : "");
+	qemu_arg(b, "-accel");
+	qemu_arg(b, b->kvm ? "kvm" : "tcg,thread=multi");
+}
+
+static void add_processors(struct qemu_builder *b)
+{
+	const json_t *topology =
+		json_object_get(json_object_get(b->definition, "cpus"), "topology");
+	unsigned count = qemu_cpu_count(b->definition);
+	char text[512];
+
+	if (qemu_cpu_argument(b->arch, qemu_cpu_model(b->definition, b->in->accel), b->in->accel,
+	                      text, sizeof(text)) < 0)
+		b->failed = true;
+	qemu_arg(b, "-cpu");
+	qemu_arg(b, text);
+	qemu_arg(b, "-smp");
+	if (topology)
+		qemu_argf(b, "%u,sockets=%d,cores=%d,threads=%d", count,
+		          (int)jsonx_int(topology, "sockets", 1),
+		          (int)jsonx_int(topology, "cores", 1),
+		          (int)jsonx_int(topology, "threads", 1));
+	else
+		qemu_argf(b, "%u,sockets=1,cores=%u,threads=1", count, count);
+}
+
+static void add_memory(struct qemu_builder *b)
+{
+	uint64_t bytes = jsonx_size(b->definition, "memory", 512u << 20);
+
+	qemu_arg(b, "-m");
+	qemu_argf(b, "%lluM", (unsigned long long)(bytes >> 20));
+	/* virtiofsd shares the guest's memory. */
+	if (json_array_size(json_object_get(b->definition, "shares")))
+		qemu_arg_json(b, "-object",
+		              json_pack("{s:s, s:s, s:I, s:b}", "qom-type", "memory-backend-memfd",
+		                        "id", "memory0", "size", (json_int_t)bytes, "share", 1));
+}
+
+static void add_pflash(struct qemu_builder *b, const char *node, enum qemu_fd_kind kind,
+                       bool readonly)
+{
+	int number = qemu_plan_fd(b, kind, 0);
+	char file[32];
+
+	snprintf(file, sizeof(file), "/dev/fdset/%d", number);
+	qemu_arg(b, "-add-fd");
+	qemu_argf(b, "fd=%d,set=%d", number, number);
+	qemu_arg_json(b, "-blockdev",
+	              json_pack("{s:s, s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver", "raw",
+	                        "node-name", node, "read-only", readonly, "file", "driver", "file",
+	                        "filename", file, "locking", "off", "read-only", readonly));
+}
+
+/* The kernel goes by /proc/self/fd: QEMU opens it with fopen(), which knows no fdsets. */
+static void add_boot(struct qemu_builder *b)
+{
+	const json_t *boot = json_object_get(b->definition, "boot");
+
+	if (strcmp(qemu_firmware(b->arch, b->definition), "uefi") == 0) {
+		add_pflash(b, "firmware", QEMU_FD_FIRMWARE, true);
+		add_pflash(b, "nvram", QEMU_FD_NVRAM, false);
+	}
+	if (!json_object_get(boot, "kernel")) {
+		qemu_arg(b, "-boot");
+		qemu_arg(b, "menu=off,strict=on");
+		return;
+	}
+	qemu_arg(b, "-kernel");
+	qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, QEMU_FD_KERNEL, 0));
+	if (json_object_get(boot, "initrd")) {
+		qemu_arg(b, "-initrd");
+		qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, QEMU_FD_INITRD, 0));
+	}
+	if (jsonx_str(boot, "cmdline", "")[0]) {
+		qemu_arg(b, "-append");
+		qemu_arg(b, jsonx_str(boot, "cmdline", ""));
+	}
+}
+
+static const json_t *boot_order(const struct qemu_builder *b)
+{
+	return json_object_get(json_object_get(b->definition, "boot"), "order");
+}
+
+static int order_of(const struct qemu_builder *b, const char *source)
+{
+	static const char *const usual[] = { "iso", "disk", "network" };
+	const json_t *order = boot_order(b), *entry;
+	size_t i;
+
+	if (!qemu_firmware(b->arch, b->definition)[0])
+		return -1;
+	if (!order)
+		for (i = 0; i < ARRAY_SIZE(usual); i++)
+			if (strcmp(usual[i], source) == 0)
+				return (int)i;
+	json_array_foreach(order, i, entry)
+		if (strcmp(json_string_value(entry), source) == 0)
+			return (int)i;
+	return -1;
+}
+
+bool qemu_boots_from(const struct qemu_builder *b, const char *source)
+{
+	return order_of(b, source) >= 0;
+}
+
+void qemu_set_boot_index(struct qemu_builder *b, json_t *device, const char *source, size_t index)
+{
+	int order = order_of(b, source);
+
+	if (order >= 0 && !jsonx_set(device, "bootindex", json_integer(order * 64 + (int)index)))
+		b->failed = true;
+}
+
+/* What QEMU itself does when the guest acts; the rest of `actions` is vmd's, after the exit. */
+static void add_actions(struct qemu_builder *b)
+{
+	const json_t *actions = json_object_get(b->definition, "actions");
+	const char *watchdog = jsonx_str(actions, "on_watchdog", "restart");
+	bool reset = strcmp(jsonx_str(actions, "on_reboot", "restart"), "restart") == 0;
+	bool pause = strcmp(jsonx_str(actions, "on_panic", "stop"), "pause") == 0;
+
+	if (strcmp(watchdog, "restart") == 0)
+		watchdog = "reset";
+	else if (strcmp(watchdog, "stop") == 0)
+		watchdog = "poweroff";
+	qemu_arg(b, "-action");
+	qemu_argf(b, "reboot=%s,shutdown=poweroff,panic=%s,watchdog=%s",
+	          reset ? "reset" : "shutdown", pause ? "pause" : "shutdown", watchdog);
+}
+
+static void add_identity(struct qemu_builder *b)
+{
+	const char *name = jsonx_str(b->definition, "name", "");
+	const char *uuid = jsonx_str(b->definition, "uuid", NULL);
+
+	qemu_arg(b, "-name");
+	qemu_argf(b, "guest=%s,process=qemu:%.10s,debug-threads=on", name, name);
+	if (uuid) {
+		qemu_arg(b, "-uuid");
+		qemu_arg(b, uuid);
+	}
+}
+
+static void add_frame(struct qemu_builder *b)
+{
+	static const char *const fixed[] = {
+		"-nodefaults",
+		"-no-user-config",
+		"-sandbox",
+		"on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-display",
+		"none",
+		"-rtc",
+		"base=utc",
+		"-S"
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		qemu_arg(b, fixed[i]);
+	if (b->in->incoming) {
+		qemu_arg(b, "-incoming");
+		qemu_arg(b, "defer");
+	}
+	qemu_arg(b, "-chardev");
+	qemu_argf(b, "socket,id=qmp,fd=%d", qemu_plan_fd(b, QEMU_FD_QMP, 0));
+	qemu_arg(b, "-mon");
+	qemu_arg(b, "chardev=qmp,mode=control");
+}
+
+int qemu_build(const struct qemu_input *in, struct qemu_plan *ret, struct vmd_error *err)
+{
+	const json_t *d = in->definition;
+	struct qemu_builder b = {
+		.in = in,
+		.definition = d,
+		.arch = engine_arch(in->host, d),
+		.kvm = strcmp(in->accel, "kvm") == 0,
+		.plan = ret,
+	};
+
+	*ret = (struct qemu_plan){ .argv = json_array() };
+	b.arm = strcmp(b.arch, "aarch64") == 0;
+	b.packed = json_array_size(json_object_get(d, "disks")) +
+	                   json_array_size(json_object_get(d, "nics")) +
+	                   json_array_size(json_object_get(d, "shares")) >
+	           12;
+	qemu_arg(&b, host_qemu_path(in->host, b.arch));
+	add_identity(&b);
+	add_frame(&b);
+	add_machine(&b);
+	add_processors(&b);
+	add_memory(&b);
+	add_boot(&b);
+	qemu_add_console(&b);
+	qemu_add_disks(&b);
+	qemu_add_iso(&b);
+	qemu_add_nics(&b);
+	qemu_add_shares(&b);
+	qemu_add_small_devices(&b);
+	qemu_add_display(&b);
+	add_actions(&b);
+	if (!b.failed && !b.full)
+		return 0;
+	qemu_plan_deinit(ret);
+	if (b.full) {
+		(void)error_set(err, ERROR_UNSUPPORTED, "the guest needs more than %d descriptors",
+		                LAUNCH_MAX_FDS);
+		return -E2BIG;
+	}
+	return error_set_errno(err, ENOMEM, "cannot build QEMU's command line");
+}
+
+void qemu_plan_deinit(struct qemu_plan *plan)
+{
+	json_decref(plan->argv);
+	*plan = (struct qemu_plan){ .argv = NULL };
+}

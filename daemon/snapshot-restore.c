@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/jsonx.h"
+#include "daemon/disk-copy.h"
+#include "daemon/event.h"
+#include "daemon/guest-run.h"
+#include "daemon/job.h"
+#include "daemon/ram.h"
+#include "daemon/snapshot.h"
+#include "daemon/store.h"
+#include "daemon/vmd.h"
+
+struct check {
+	char path[560];
+	uint64_t bytes;
+	char checksum[17];
+};
+
+static int sum_one(void *arg)
+{
+	struct check *c = arg;
+
+	return file_checksum(c->path, &c->bytes, c->checksum);
+}
+
+struct put {
+	char src[560], dst[512];
+};
+
+static int verify_file(const char *dir, const json_t *entry, struct vmd_error *err)
+{
+	struct check c;
+	int r;
+
+	snprintf(c.path, sizeof(c.path), "%.500s/%s", dir, jsonx_str(entry, "file", ""));
+	r = work_run(sum_one, &c);
+	if (r < 0)
+		return error_set_errno(err, -r, "cannot read '%s'", c.path);
+	if (c.bytes != (uint64_t)jsonx_int(entry, "bytes", -1))
+		return error_set(err, ERROR_INVALID, "'%s' has %llu bytes, its manifest says %lld",
+		                 c.path, (unsigned long long)c.bytes,
+		                 (long long)jsonx_int(entry, "bytes", -1));
+	if (strcmp(c.checksum, jsonx_str(entry, "xxh3", "")) != 0)
+		return error_set(err, ERROR_INVALID, "'%s' is damaged: its checksum is %s, not %s",
+		                 c.path, c.checksum, jsonx_str(entry, "xxh3", ""));
+	return 0;
+}
+
+static int verify_all(const char *dir, const json_t *manifest, struct job *job,
+                      struct vmd_error *err)
+{
+	const json_t *memory = json_object_get(manifest, "memory");
+	json_t *entry;
+	size_t i;
+	int r = 0;
+
+	job_progress(job, "checking", 5, 0, 0);
+	json_array_foreach(json_object_get(manifest, "disks"), i, entry) {
+		r = verify_file(dir, entry, err);
+		if (r < 0)
+			return r;
+	}
+	return json_is_object(memory) ? verify_file(dir, memory, err) : 0;
+}
+
+static int put_one(void *arg)
+{
+	struct put *c = arg;
+
+	return disk_copy_over(c->src, c->dst);
+}
+
+static int put_disks(const char *dir, const json_t *manifest, struct job *job,
+                     struct vmd_error *err)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(json_object_get(manifest, "disks"), i, entry) {
+		struct put c;
+		int r;
+
+		snprintf(c.src, sizeof(c.src), "%.470s/%s", dir, jsonx_str(entry, "file", ""));
+		snprintf(c.dst, sizeof(c.dst), "%s", jsonx_str(entry, "path", ""));
+		job_progress(job, "restoring disks", 40, 0, 0);
+		r = work_run(put_one, &c);
+		if (r < 0) {
+			(void)error_set_errno(err, -r, "cannot put disk '%s' back", c.dst);
+			error_hint(err, "the snapshot is intact: repeat the restore");
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* The restored guest has the definition it was snapshotted with, under its present name. */
+static int put_definition(struct guest *g, const struct snapshot *s, const json_t *manifest,
+                          const char *actor, struct vmd_error *err)
+{
+	cleanup_json json_t *definition = json_deep_copy(json_object_get(manifest, "definition"));
+	struct store_txn *txn;
+	uint64_t seq;
+	int r;
+
+	if (!definition || !jsonx_set(definition, "name", json_string(g->name)) ||
+	    guest_set_definition(g, definition) < 0)
+		return error_set(err, ERROR_NO_SPACE, "out of memory");
+	g->generation++;
+	registry_touch(g->vmd->guests);
+	txn = store_txn_new(g->vmd->store);
+	if (!txn)
+		return error_set(err, ERROR_NO_SPACE, "out of memory");
+	seq = guest_put(g, txn, "snapshot.restored", actor,
+	                json_pack("{s:s}", "snapshot", s->name));
+	r = store_commit(txn, err);
+	event_flush(g->vmd->events, seq);
+	return r;
+}
+
+static int stop_for_restore(struct guest *g, const char *actor, struct vmd_error *err)
+{
+	int r;
+
+	g->want_running = false;
+	if (g->state == GUEST_SUSPENDED) {
+		r = guest_apply(g, GUEST_EVENT_DISCARD, "restore", actor, err);
+		if (r == 0)
+			ram_drop_suspended(g);
+		return r;
+	}
+	if (!guest_state_is_live(g->state))
+		return guest_wait_end(g, -1);
+	r = guest_apply(g, GUEST_EVENT_STOP, "restore", actor, err);
+	return r < 0 ? r : guest_force_end(g, "restore", err);
+}
+
+static int start_from(struct guest *g, const char *dir, const json_t *manifest, const char *actor,
+                      struct vmd_error *err)
+{
+	const json_t *memory = json_object_get(manifest, "memory");
+	bool paused = strcmp(jsonx_str(manifest, "state", ""), "paused") == 0;
+	char ram[560];
+
+	snprintf(ram, sizeof(ram), "%.500s/ram", dir);
+	return guest_start_from_memory(g, ram, (uint64_t)jsonx_int(memory, "bytes", 0),
+	                               jsonx_str(memory, "xxh3", ""), paused, "restore", actor,
+	                               err);
+}
+
+int snapshot_restore(struct guest *g, struct snapshot *s, struct job *job, const char *actor,
+                     struct vmd_error *err)
+{
+	cleanup_json json_t *manifest = snapshot_manifest(s);
+	char dir[512];
+	int r;
+
+	if (!manifest)
+		return error_set(err, ERROR_NO_SPACE, "out of memory");
+	snprintf(dir, sizeof(dir), "%.400s/snapshots/%s", g->vmd->config.state_dir, s->uuid);
+	r = verify_all(dir, manifest, job, err);
+	if (r == 0 && fiber_is_cancelled())
+		r = error_set(err, ERROR_CANCELLED, "the restore was called off");
+	if (r < 0)
+		return r;
+	/* From here on it is carried through: half a restore would be worse than a late one. */
+	fiber_shield(true);
+	r = stop_for_restore(g, actor, err);
+	if (r == 0)
+		r = put_disks(dir, manifest, job, err);
+	if (r == 0)
+		r = put_definition(g, s, manifest, actor, err);
+	fiber_shield(false);
+	if (r == 0 && s->has_memory)
+		r = start_from(g, dir, manifest, actor, err);
+	return r;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* vmctl against a real vmd and real guests. */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/fdio.h"
+#include "tests/client/expect.h"
+#include "tests/client/fakevmd.h"
+#include "tests/lib/scene.h"
+
+static struct scene s;
+static struct fake f; /* only the socket: the real one */
+
+static void setup(void)
+{
+	scene_setup(&s);
+	cr_assert_lt(snprintf(f.socket, sizeof(f.socket), "%s", s.socket), (int)sizeof(f.socket));
+	vmctl_limit_ms = 180000;
+}
+
+static void teardown(void)
+{
+	scene_teardown(&s);
+}
+
+TestSuite(it_vmctl, .timeout = 400, .init = setup, .fini = teardown);
+
+/* Runs vmctl, expects this code and this part of stdout ("": anything). */
+#define EXPECT(code, part, ...)                                         \
+	do {                                                            \
+		struct outcome o_ = vmctl(&f, NULL, __VA_ARGS__, NULL); \
+		EXPECT_CODE(o_, code);                                  \
+		EXPECT_IN(o_.out, part);                                \
+		outcome_free(&o_);                                      \
+	} while (0)
+
+static void create(const char *name)
+{
+	EXPECT(0, "created", "create", name, "--kernel", kit_kernel("x86_64"), "--initrd",
+	       kit_initrd("x86_64"), "--cmdline", "console=ttyS0", "--memory", "256M", "--nic",
+	       "user", "--label", "tier=test");
+}
+
+Test(it_vmctl, a_guest_from_create_to_delete)
+{
+	create("web");
+	EXPECT(0, "web: would be started", "start", "web", "--dry-run");
+	EXPECT(0, "web: started", "start", "web");
+	EXPECT(0, "web: login", "wait", "web", "--for", "login", "--timeout", "150s");
+	EXPECT(0, "running", "list");
+	EXPECT(0, "web\n", "ls", "-q", "--label", "tier=test", "--state", "running");
+	EXPECT(0, "Engine: qemu", "status", "web");
+	EXPECT(0, "login: root", "logs", "web", "--tail", "9");
+	EXPECT(0, "Resident", "stats", "web");
+	EXPECT(0, "\"running\":true", "qmp", "web", "query-status");
+	EXPECT(4, "", "start", "web");
+	EXPECT(0, "web: paused", "pause", "we?");
+	EXPECT(0, "web: resumed", "unpause", "--all");
+	EXPECT(0, "web: changed", "set", "web", "memory=300M", "labels.more=1");
+	EXPECT(0, "At next start", "status", "web");
+	EXPECT(0, "snapshot one taken", "snapshot", "create", "web", "one", "-m", "text");
+	EXPECT(0, "text", "snapshot", "list", "web");
+	EXPECT(0, "snapshot one restored", "snapshot", "restore", "web", "one");
+	EXPECT(0, "snapshot one deleted", "snapshot", "delete", "web", "one");
+	EXPECT(3, "", "snapshot", "get", "web", "one");
+	EXPECT(0, "web: suspended", "suspend", "web");
+	EXPECT(0, "web: started", "start", "web");
+	EXPECT(0, "web: stopped", "stop", "web", "--timeout", "150s");
+	EXPECT(0, "vmd-guest: power off", "logs", "web");
+	EXPECT(0, "vm.state web stopping -> stopped", "events", "--since", "0", "--no-follow");
+	EXPECT(4, "", "stop", "web");
+	EXPECT(0, "web2", "rename", "web", "web2");
+	EXPECT(0, "web2: deleted", "delete", "web2");
+	EXPECT(3, "", "status", "web2");
+	EXPECT(0, "vm.stop", "job", "list");
+}
+
+Test(it_vmctl, run_and_leave_the_console)
+{
+	static char buf[65536];
+	pid_t pid;
+	int tty;
+
+	pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--kernel", kit_kernel("x86_64"),
+	                   "--initrd", kit_initrd("x86_64"), "--cmdline", "console=ttyS0",
+	                   "--memory", "256M", NULL);
+	tty_expect(tty, "login: root", buf, sizeof(buf));
+	cr_assert_eq(write(tty, "echo sum-$((40+2))\r", 19), 19);
+	tty_expect(tty, "sum-42", buf, sizeof(buf));
+	cr_assert_eq(write(tty, "\x1d", 1), 1);
+	tty_expect(tty, "try: deleted", buf, sizeof(buf));
+	cr_assert_eq(wait_exit(pid), 0);
+	close(tty);
+	EXPECT(3, "", "status", "try");
+}
+
+Test(it_vmctl, a_file_is_the_truth)
+{
+	static const char text[] =
+		"[{\"name\": \"a\", \"memory\": \"64M\", \"nics\": [{\"network\": "
+		"\"none\"}]}, {\"name\": \"b\", \"disks\": [{\"path\": \"d.img\", "
+		"\"format\": \"raw\"}]}]";
+	char path[256], disk[256];
+	const char *mac;
+	json_t *before, *after;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s", scene_path(&s, "vms.json"));
+	snprintf(disk, sizeof(disk), "%s", scene_path(&s, "d.img"));
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	cr_assert_eq(fd_write_all(fd, text, strlen(text)), 0);
+	close(fd);
+	EXPECT(0, "a: would be created", "apply", "-f", path, "--plan");
+	EXPECT(3, "", "info", "a");
+	EXPECT(0, "b: created", "apply", "-f", path);
+	EXPECT(0, disk, "info", "b", "--fields", "definition.disks");
+	EXPECT(0, "a: up to date", "apply", "-f", path);
+	before = call(&s.client, "vm.get", "{s:s}", "vm", "a");
+	mac = member_str(before, "definition.nics.0.mac");
+	EXPECT(0, "a: changed", "set", "a", "memory=96M", "labels.x=1", "nics.0.model=e1000");
+	EXPECT(0, "memory: 96M -> 64M", "apply", "-f", path);
+	after = call(&s.client, "vm.get", "{s:s}", "vm", "a");
+	cr_assert_str_eq(member_str(after, "definition.memory"), "64M");
+	cr_assert_str_eq(member_str(after, "definition.nics.0.mac"), mac);
+	cr_assert_null(member(after, "definition.labels.x"));
+	json_decref(before);
+	json_decref(after);
+	EXPECT(0, "b: deleted", "delete", "a", "b");
+}
+
+Test(it_vmctl, wrong_words_are_refused_with_the_field)
+{
+	struct outcome o = vmctl(&f, NULL, "create", "x", "--arch", "z80", NULL);
+
+	EXPECT_CODE(o, 1);
+	EXPECT_IN(o.err, "definition.arch");
+	outcome_free(&o);
+	o = vmctl(&f, "{\"name\": \"x\", \"memroy\": \"1G\"}", "validate", "-f", "-", NULL);
+	EXPECT_CODE(o, 1);
+	EXPECT_IN(o.err, "memroy");
+	EXPECT_IN(o.err, "hint: ");
+	outcome_free(&o);
+	o = vmctl(&f, NULL, "call", "vm.get", "vm=nope", NULL);
+	EXPECT_CODE(o, 3);
+	EXPECT_IN(o.out, "\"kind\":\"not_found\"");
+	outcome_free(&o);
+	EXPECT(0, "ok", "host", "doctor");
+	EXPECT(0, "\"role\":\"admin\"", "daemon", "info", "-o", "json");
+	EXPECT(0, "vmd " PACKAGE_VERSION, "version");
+}
+
+/* A user without a daemon: vmctl starts one, once, and the next vmctl finds it. */
+Test(it_vmctl, session_daemon_on_demand)
+{
+	char command[2048];
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root to become another user");
+	snprintf(
+		command, sizeof(command),
+		"cd %s && chmod 711 . && mkdir -p user/run && cp $OLDPWD/vmctl $OLDPWD/vmd user && "
+		"chmod 755 user/vmctl user/vmd && chmod 700 user/run && chown -R 65534 user && "
+		"cd user && env -u VMD_SOCKET VMD_TEST_ROOT=%s HOME=$PWD XDG_RUNTIME_DIR=$PWD/run "
+		"XDG_STATE_HOME=$PWD/state XDG_CONFIG_HOME=$PWD/config setpriv --reuid 65534 "
+		"--regid 65534 --clear-groups sh -c '"
+		"(./vmctl create one & ./vmctl create two & wait) > /dev/null; "
+		"test \"$(./vmctl list -q | sort | tr -d \"\\n\")\" = onetwo || exit 1; "
+		"./vmctl -o json daemon info | grep -q \"\\\"mode\\\":\\\"session\\\"\" || exit 2; "
+		"test $(grep -c Ready state/vmd/vmd.log) = 1 || exit 3; "
+		"kill $(./vmctl call daemon.info --fields pid | tr -dc 0-9)'",
+		s.root, s.root);
+	cr_assert_eq(WEXITSTATUS(system(command)), 0);
+	scene_wait_processes(&s, 0, 20000);
+}
