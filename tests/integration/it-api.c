@@ -581,10 +581,12 @@ Test(api, reads_do_not_wait_behind_slow_work)
 
 	guest_create_bare(&s, "a", NULL);
 	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	call_ok(&s.client, "events.subscribe", "{}");
 	cr_assert(client_open(&other, s.socket));
 	/* The same connection too: replies come in the order they are ready. */
 	cr_assert(client_send(&other, stop, strlen(stop)));
 	other.next_id = 100;
+	json_decref(event_wait(&s.client, "vm.state", "a", "state", "stopping", 10000));
 	guest_expect_state(&s, "a", "stopping");
 	call_ok(&other, "vm.kill", "{s:s}", "vm", "a");
 	reply = client_read(&other, 10000, NULL);
