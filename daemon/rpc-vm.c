@@ -14,6 +14,7 @@
 #include "common/fsutil.h"
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "common/schema.h"
 #include "daemon/definition.h"
 #include "daemon/event.h"
 #include "daemon/guest-change.h"
@@ -160,6 +161,13 @@ static int update_durably(struct call *call, struct guest *g, const json_t *defi
 	return 0;
 }
 
+/* The contract cannot say what a patch has to be, only what has to come of it. */
+static int check_merged(const struct call *call, const json_t *definition, struct vmd_error *err)
+{
+	return schema_check_at(rpc_schema(call->vmd->rpc, "VmDefinition"), "definition", definition,
+	                       err);
+}
+
 static int vm_update(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest_change struct guest_change c = GUEST_CHANGE_INIT;
@@ -173,7 +181,9 @@ static int vm_update(struct call *call, struct vmd_error *err)
 	definition = guest_definition(c.g);
 	if (!definition || merge_patch(definition, json_object_get(call->params, "set")) < 0)
 		return error_set(err, ERROR_NO_SPACE, "out of memory");
-	r = definition_complete(call, definition, c.g, &held, err);
+	r = check_merged(call, definition, err);
+	if (r == 0)
+		r = definition_complete(call, definition, c.g, &held, err);
 	if (r == 0)
 		r = definition_check(call->vmd, definition, &choice, err);
 	if (r < 0)

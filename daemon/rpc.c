@@ -29,6 +29,11 @@ bool rpc_find_guest(struct rpc *rpc, const char *reference, struct rpc_guest *re
 	return rpc->find_guest && rpc->find_guest(rpc->vmd, reference, ret);
 }
 
+const struct schema *rpc_schema(const struct rpc *rpc, const char *name)
+{
+	return contract_schema(rpc->contract, name);
+}
+
 struct peers *rpc_peers(struct rpc *rpc)
 {
 	return rpc->peers;

@@ -18,6 +18,7 @@ struct peer;
 struct peers;
 struct job;
 struct shared_text;
+struct schema;
 struct store_txn;
 
 enum role {
@@ -105,6 +106,9 @@ int rpc_new(struct vmd *vmd, const struct method *const *tables, size_t n, bool 
 /* Closes all connections; calls in flight go on without them. */
 void rpc_free(struct rpc *rpc);
 struct peers *rpc_peers(struct rpc *rpc);
+/* A schema of the contract ("VmDefinition"), or NULL: for values that are no parameter as they are.
+ */
+const struct schema *rpc_schema(const struct rpc *rpc, const char *name);
 /* Changes in flight, for an orderly end. */
 unsigned rpc_changes_in_flight(const struct rpc *rpc);
 /* From store_open: an object of kind "keys". */

@@ -225,6 +225,39 @@ Test(bad_input, wrong_types_and_numbers_name_the_field)
 	}
 }
 
+/* A patch may be anything; what comes of it has to be a definition. */
+Test(bad_input, updates_name_the_field)
+{
+	static const struct {
+		const char *set, *field;
+	} cases[] = {
+		{ "{\"nosuch\":1}", "definition.nosuch" },
+		{ "{\"memory\":\"lots\"}", "definition.memory" },
+		{ "{\"memory\":-5}", "definition.memory" },
+		{ "{\"cpus\":0}", "definition.cpus" },
+		{ "{\"cpus\":{\"count\":1,\"colour\":2}}", "definition.cpus.colour" },
+		{ "{\"name\":null}", "definition.name" },
+		{ "{\"boot\":{\"initrd\":\"/x\"}}", "definition.boot" },
+		{ "{\"disks\":[{\"path\":\"/x\"}]}", "definition.disks[0].format" },
+		{ "{\"disks\":{\"0\":{\"readonly\":true}}}", "definition.disks" },
+		{ "{\"labels\":{\"a\":{\"b\":1}}}", "definition.labels" },
+	};
+
+	guest_create_bare(&s, "patched", NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *set = json_loads(cases[i].set, 0, NULL);
+		json_t *reply =
+			call_raw(&s.client, "vm.update",
+		                 json_pack("{s:s, s:o}", "vm", "patched", "set", set), NULL, 0);
+		struct refusal r = refusal_of(reply);
+
+		cr_expect_str_eq(r.kind, "invalid", "%s: %s %s", cases[i].set, r.kind, r.message);
+		cr_expect(strncmp(r.field, cases[i].field, strlen(cases[i].field)) == 0,
+		          "%s: field %s", cases[i].set, r.field);
+		json_decref(reply);
+	}
+}
+
 Test(bad_input, names)
 {
 	char long_name[4097];
