@@ -5,12 +5,13 @@
 #
 # usage: check-archive.sh ARCHIVE
 set -u
+files=$(tar -tf "$1") || exit 1
 cd "$(dirname "$0")/../.." || exit 1
 if ! git ls-files --error-unmatch configure.ac >/dev/null 2>&1; then
 	echo "this is no clone, so there is nothing to compare with"
 	exit 0
 fi
-listed=$(tar -tf "$1" | sed 's|^[^/]*/||') || exit 1
+listed=$(printf '%s\n' "$files" | sed 's|^[^/]*/||')
 missing=$(git ls-files | grep -vx '\.gitignore' | while read -r file; do
 	printf '%s\n' "$listed" | grep -qxF "$file" || echo "$file"
 done)
