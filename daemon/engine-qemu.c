@@ -18,6 +18,7 @@
 #include "common/jsonx.h"
 #include "daemon/engine.h"
 #include "daemon/fiber.h"
+#include "daemon/guest.h"
 #include "daemon/host.h"
 #include "daemon/qemu-cmdline.h"
 #include "daemon/qemu-files.h"
@@ -222,6 +223,8 @@ static void plan_opening(struct preparation *p, size_t i)
 		plan_disk(p, i, fd->index);
 		break;
 	case QEMU_FD_TAP:
+		if (json_is_object(json_object_get(nic, "ifname")))
+			break; /* held already */
 		o = add_opening(p, i, QEMU_FILE_TAP, jsonx_str(nic, "ifname", ""));
 		snprintf(o->file.field, sizeof(o->file.field), "definition.nics[%zu].ifname",
 		         fd->index);
@@ -297,6 +300,35 @@ static void name_holder(struct vmd *vmd, const struct preparation *p, struct vmd
 		         path, holder);
 }
 
+/* The index in launch.fds of a copy of the tap device that came as a descriptor. The guest keeps
+ * its own, for the next start. */
+static int take_held_tap(struct preparation *p, size_t nic, struct launch *l, size_t *ret_index,
+                         struct vmd_error *err)
+{
+	const json_t *entry = json_array_get(json_object_get(p->definition, "nics"), nic);
+	const struct held_fds *held = p->opts->held;
+	size_t n = (size_t)jsonx_int(json_object_get(entry, "ifname"), "fd", 0);
+	char field[48];
+	int fd, r;
+
+	snprintf(field, sizeof(field), "definition.nics[%zu].ifname", nic);
+	if (!held || n >= held->n) {
+		(void)error_set_field(err, field,
+		                      "the tap device's descriptor is lost: vmd was "
+		                      "restarted after it was given");
+		error_hint(err, "give it again: vm.update with \"nics\", or name the device");
+		return -EINVAL;
+	}
+	fd = fcntl(held->fds[n], F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot copy a descriptor");
+	r = launch_add_fd(l, fd);
+	if (r < 0)
+		return error_set_errno(err, -r, "the guest needs too many descriptors");
+	*ret_index = (size_t)r;
+	return 0;
+}
+
 /* The index in launch.fds of a socket of the plan, made with its helper. */
 static int make_socket(struct preparation *p, const struct qemu_fd *fd, struct launch *l,
                        size_t *ret_index, struct vmd_error *err)
@@ -306,6 +338,8 @@ static int make_socket(struct preparation *p, const struct qemu_fd *fd, struct l
 	int r;
 
 	switch (fd->kind) {
+	case QEMU_FD_TAP:
+		return take_held_tap(p, fd->index, l, ret_index, err);
 	case QEMU_FD_PASST:
 		return qemu_add_passt(l, p->host, json_array_get(nics, fd->index), fd->index,
 		                      ret_index, err);

@@ -12,6 +12,7 @@
 
 struct vmd;
 struct guest;
+struct held_fds;
 struct host_facts;
 
 #define LAUNCH_MAX_FDS   64
@@ -60,6 +61,8 @@ struct prepare_opts {
 	 */
 	const char *(*holder_of)(struct vmd *vmd, const char *path, const json_t *definition);
 	int lock_fd; /* the guest's lock file, locked; inherited by the engine (borrowed) */
+	/* What {"fd": n} in the definition stands for (borrowed); may be NULL: nothing. */
+	const struct held_fds *held;
 };
 
 /* What a definition can ask for and an engine may lack. */
@@ -94,9 +97,7 @@ struct engine {
 	int (*check)(const struct host_facts *host, const json_t *definition,
 	             struct engine_choice *choice, struct vmd_error *err);
 	/* Opens and locks files (in a worker thread), makes sockets, builds argv. Waits (fiber). On
-	 * failure nothing is left behind. fds in "path": {"fd"} fields arrive in path_fds: an
-	 * object
-	 * {"disks[0].path": index} over guest-held descriptors, may be NULL. */
+	 * failure nothing is left behind. */
 	int (*prepare)(struct vmd *vmd, const json_t *definition,
 	               const struct engine_choice *choice, const struct prepare_opts *opts,
 	               struct launch *launch, struct vmd_error *err);

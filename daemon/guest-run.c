@@ -389,6 +389,7 @@ static int launch_process(struct guest *g, const json_t *definition,
 	opts.lock_fd = lock;
 	opts.state_dir = state;
 	opts.holder_of = definition_holder_of;
+	opts.held = &g->held;
 	launch_init(&launch);
 	r = choice->engine->prepare(g->vmd, resolved, choice, &opts, &launch, err);
 	if (r == 0) {

@@ -65,6 +65,10 @@ static int check_machine(const struct subject *s, struct vmd_error *err)
 		if (!both && arm_only != s->arm)
 			return engine_refuse(err, path, "%s machines have no option '%s'", s->arch,
 			                     key);
+		/* SeaBIOS makes some by itself when QEMU gives none. */
+		if (both && !s->arm && !json_is_true(value))
+			return engine_refuse(err, path, "%s machines always have ACPI tables",
+			                     s->arch);
 	}
 	return 0;
 }
@@ -160,6 +164,23 @@ static int check_boot(const struct subject *s, struct vmd_error *err)
 	return 0;
 }
 
+/* A limit of 0 would be none at all. */
+static int check_bandwidth(const json_t *disk, size_t index, struct vmd_error *err)
+{
+	json_t *bandwidth = json_object_get(disk, "bandwidth"), *value;
+	const char *key;
+
+	json_object_foreach(bandwidth, key, value) {
+		char field[96];
+
+		snprintf(field, sizeof(field), "definition.disks[%zu].bandwidth.%.16s", index, key);
+		if (jsonx_size(bandwidth, key, 0) == 0)
+			return error_set_field(err, field,
+			                       "a limit of 0 bytes lets nothing through");
+	}
+	return 0;
+}
+
 static int check_disks(const struct subject *s, struct vmd_error *err)
 {
 	const json_t *disk;
@@ -181,6 +202,8 @@ static int check_disks(const struct subject *s, struct vmd_error *err)
 			return engine_refuse(err, field,
 			                     "the size of a '%s' image cannot be told beforehand",
 			                     format);
+		if (check_bandwidth(disk, i, err) < 0)
+			return -EINVAL;
 	}
 	return 0;
 }
@@ -201,10 +224,6 @@ static int check_nics(const struct subject *s, struct vmd_error *err)
 				return error_set_field(err, field, "'%.64s' is no port forward",
 				                       json_string_value(forward));
 		}
-		snprintf(field, sizeof(field), "definition.nics[%zu].ifname", i);
-		if (json_is_object(json_object_get(nic, "ifname")))
-			return engine_refuse(err, field,
-			                     "a tap device that is kept has to be given by name");
 		snprintf(field, sizeof(field), "definition.nics[%zu].network", i);
 		if (strcmp(jsonx_str(nic, "network", ""), "tap") == 0 &&
 		    access("/dev/net/tun", F_OK) < 0)

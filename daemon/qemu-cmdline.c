@@ -198,6 +198,15 @@ static void add_machine(struct qemu_builder *b)
 	qemu_arg(b, b->kvm ? "kvm" : "tcg,thread=multi");
 }
 
+/* The generic models are an AMD processor of before it had threads, and guests then see none. */
+#define WITH_THREADS ",vendor=GenuineIntel,family=6,model=26,stepping=3"
+
+static bool is_generic(const struct qemu_builder *b, const char *model)
+{
+	return !b->arm &&
+	       (strncmp(model, "x86-64-v", 8) == 0 || (!b->kvm && strcmp(model, "max") == 0));
+}
+
 static void add_processors(struct qemu_builder *b)
 {
 	const json_t *topology =
@@ -205,11 +214,14 @@ static void add_processors(struct qemu_builder *b)
 	unsigned count = qemu_cpu_count(b->definition);
 	char text[512];
 
-	if (qemu_cpu_argument(b->arch, qemu_cpu_model(b->definition, b->in->accel), b->in->accel,
-	                      text, sizeof(text)) < 0)
+	const char *model = qemu_cpu_model(b->definition, b->in->accel);
+
+	if (qemu_cpu_argument(b->arch, model, b->in->accel, text, sizeof(text)) < 0)
 		b->failed = true;
 	qemu_arg(b, "-cpu");
-	qemu_arg(b, text);
+	qemu_argf(b, "%s%s", text,
+	          jsonx_int(topology, "threads", 1) > 1 && is_generic(b, model) ? WITH_THREADS
+	                                                                        : "");
 	qemu_arg(b, "-smp");
 	if (topology)
 		qemu_argf(b, "%u,sockets=%d,cores=%d,threads=%d", count,

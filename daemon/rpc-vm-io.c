@@ -165,7 +165,7 @@ static void add_memory_stats(struct guest *g, const json_t *definition, json_t *
 	json_t *memory = json_pack("{s:I}", "configured_bytes", (json_int_t)configured);
 	cleanup_json json_t *balloon = NULL;
 
-	if (json_object_get(definition, "balloon") &&
+	if (!json_is_false(json_object_get(definition, "balloon")) &&
 	    guest_qmp(g, "query-balloon", NULL, &balloon, NULL) == 0)
 		(void)jsonx_set(memory, "actual_bytes",
 		                json_integer(jsonx_int(balloon, "actual", (int64_t)configured)));
