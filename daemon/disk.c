@@ -54,9 +54,20 @@ struct disk *disk_find(struct vmd *vmd, const char *name_or_uuid)
 	struct disk *d;
 
 	list_for_each(d, &vmd->disks, link)
-		if (strcmp(d->name, name_or_uuid) == 0 || strcmp(d->uuid, name_or_uuid) == 0)
+		if (!d->in_making &&
+		    (strcmp(d->name, name_or_uuid) == 0 || strcmp(d->uuid, name_or_uuid) == 0))
 			return d;
 	return NULL;
+}
+
+bool disk_name_is_taken(struct vmd *vmd, const char *name)
+{
+	struct disk *d;
+
+	list_for_each(d, &vmd->disks, link)
+		if (strcmp(d->name, name) == 0)
+			return true;
+	return false;
 }
 
 const char *disk_path(const struct vmd *vmd, const struct disk *d, char *buf, size_t len)

@@ -16,9 +16,11 @@
 #include "common/jsonx.h"
 #include "common/log.h"
 #include "common/timeutil.h"
+#include "daemon/guest-change.h"
 #include "daemon/guest-run.h"
 #include "daemon/job.h"
 #include "daemon/qmp.h"
+#include "daemon/ram.h"
 #include "daemon/shim.h"
 #include "daemon/vmd.h"
 
@@ -48,49 +50,99 @@ static bool engine_lives(struct guest *g)
 	return p.held;
 }
 
-/* Finishes the job that the last daemon left running on this guest, by what became of it. */
-static void settle_job(struct guest *g, bool done)
+/* Whether the guest is now what the call wanted. */
+static bool is_achieved(const struct guest *g, const char *method)
 {
-	struct job *job = job_interrupted_of(g->vmd, g->uuid);
-	struct vmd_error err = VMD_ERROR_INIT;
+	static const struct {
+		const char *method;
+		unsigned states;
+	} wanted[] = {
+		{ "vm.start", 1u << GUEST_RUNNING | 1u << GUEST_PAUSED },
+		{ "vm.resume", 1u << GUEST_RUNNING },
+		{ "vm.suspend", 1u << GUEST_SUSPENDED },
+		{ "vm.stop", 1u << GUEST_STOPPED | 1u << GUEST_FAILED },
+	};
 
-	if (!job)
-		return;
-	if (done) {
-		job_finish(job, NULL, NULL);
-		return;
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+		if (strcmp(method, wanted[i].method) == 0)
+			return wanted[i].states >> g->state & 1;
+	return false;
+}
+
+/* Ends the jobs that the last daemon left on this guest, by what became of it. */
+static void settle_jobs(struct guest *g)
+{
+	struct job *job;
+
+	while ((job = job_interrupted_of(g->vmd, g->uuid))) {
+		cleanup_json json_t *result = guest_change_json(g);
+		struct vmd_error err = VMD_ERROR_INIT;
+
+		if (is_achieved(g, job_method(job))) {
+			job_finish(job, result, NULL);
+			continue;
+		}
+		(void)error_set(&err, ERROR_INTERNAL,
+		                "the daemon was restarted while the job was at work");
+		error_hint(&err,
+		           "guest '%s' is %s now; repeat the call if that is not what you want",
+		           g->name, guest_state_name(g->state));
+		job_finish(job, NULL, &err);
 	}
-	(void)error_set(&err, ERROR_INTERNAL, "the daemon was restarted while the job was at work");
-	error_hint(&err, "guest '%s' is %s now; repeat the call if that is not what you want",
-	           g->name, guest_state_name(g->state));
-	job_finish(job, NULL, &err);
+}
+
+/* A memory transfer that the last daemon began would pause the guest once more at its end. */
+static void end_migration(struct guest *g)
+{
+	cleanup_json json_t *info = NULL;
+	const char *status;
+
+	if (guest_qmp(g, "query-migrate", NULL, &info, NULL) < 0)
+		return;
+	status = jsonx_str(info, "status", "");
+	if (strcmp(status, "setup") == 0 || strcmp(status, "active") == 0 ||
+	    strcmp(status, "device") == 0)
+		(void)guest_qmp(g, "migrate_cancel", NULL, NULL, NULL);
+}
+
+static int query_status(struct guest *g, json_t **ret)
+{
+	int r = guest_qmp(g, "query-status", NULL, ret, NULL);
+
+	if (r < 0 && g->run && !g->run->exited && g->state != GUEST_UNRESPONSIVE)
+		(void)guest_apply(g, GUEST_EVENT_MUTE, "no-answer", "vmd", NULL);
+	return r;
+}
+
+/* An operation of the last daemon had stopped the vCPUs for itself: it is called off. */
+static bool was_running(const struct guest *g)
+{
+	return g->state == GUEST_RUNNING ||
+	       (g->state == GUEST_SUSPENDING && g->settled_state == GUEST_RUNNING);
 }
 
 static void apply_engine_status(struct guest *g)
 {
 	cleanup_json json_t *status = NULL;
-	struct vmd_error err = VMD_ERROR_INIT;
-	bool running;
 
-	if (guest_qmp(g, "query-status", NULL, &status, &err) < 0) {
-		if (g->run && !g->run->exited && g->state != GUEST_UNRESPONSIVE)
-			(void)guest_apply(g, GUEST_EVENT_MUTE, "no-answer", "vmd", NULL);
+	if (query_status(g, &status) < 0)
+		return;
+	if (!g->run->unfinished_start)
+		end_migration(g);
+	if (g->state == GUEST_SUSPENDING)
+		ram_drop_suspended(g);
+	if (was_running(g) && guest_status_is_ours(jsonx_str(status, "status", "")) &&
+	    guest_qmp(g, "cont", NULL, NULL, NULL) == 0)
+		(void)jsonx_set(status, "running", json_true());
+	if (g->state == GUEST_STOPPING && strcmp(g->run->cause_hint, "kill") == 0) {
+		(void)guest_force_end(g, "kill", NULL);
 		return;
 	}
-	running = jsonx_bool(status, "running", false);
-	/* A start that was cut off before its vCPUs ran is finished; a half-done save is called
-	 * off. */
-	if (!running && (g->state == GUEST_STARTING || g->state == GUEST_SUSPENDING) &&
-	    guest_qmp(g, "cont", NULL, NULL, &err) == 0)
-		running = true;
-	if (running && g->state != GUEST_RUNNING)
-		(void)guest_apply(g,
-		                  g->state == GUEST_STOPPING ? GUEST_EVENT_STOP_GIVEN_UP
-		                                             : GUEST_EVENT_RUNS,
-		                  "adopted", "vmd", NULL);
-	else if (!running && g->state != GUEST_PAUSED)
-		(void)guest_apply(g, GUEST_EVENT_PAUSES, "adopted", "vmd", NULL);
-	settle_job(g, g->state == GUEST_RUNNING);
+	if (g->state == GUEST_STOPPING) {
+		guest_set_hint(g, "");
+		g->want_running = true;
+	}
+	guest_take_status(g, status, "adopted", "vmd");
 }
 
 static void adopt_live(struct guest *g)
@@ -180,21 +232,33 @@ static void attach(struct guest *g)
 		settle_lost(g, r, &err);
 }
 
-void guest_adopt(struct guest *g)
+static void adopt(struct guest *g)
 {
-	if (!guest_state_is_live(g->state)) {
-		guest_run_free(g->run);
-		g->run = NULL;
-		settle_job(g, false);
-		return;
-	}
-	if (fiber_mutex_lock(&g->lock) < 0)
-		return;
 	if (!g->run)
 		g->run = calloc(1, sizeof(*g->run));
 	if (g->run && !g->run->definition)
 		g->run->definition = strdup(g->definition);
-	if (g->run && g->run->definition)
-		attach(g);
+	if (!g->run || !g->run->definition)
+		return;
+	g->run->unfinished_start = g->state == GUEST_STARTING;
+	attach(g);
+	/* An end that nobody saw is settled before anybody asks. */
+	if (g->run && g->run->exited && guest_wait_end(g, -1) < 0)
+		log_debug("Guest '%s': its end is not settled yet", g->name);
+}
+
+void guest_adopt(struct guest *g)
+{
+	if (fiber_mutex_lock(&g->lock) < 0)
+		return;
+	if (guest_state_is_live(g->state)) {
+		adopt(g);
+	} else {
+		guest_run_free(g->run);
+		g->run = NULL;
+		if (g->restart_pending)
+			guest_go_on_restarting(g);
+	}
+	settle_jobs(g);
 	fiber_mutex_unlock(&g->lock);
 }

@@ -134,9 +134,14 @@ void guest_change_end(struct guest_change *c)
 	c->locked = false;
 }
 
+json_t *guest_change_json(const struct guest *g)
+{
+	return json_pack("{s:s, s:s, s:I, s:I, s:s}", "uuid", g->uuid, "name", g->name,
+	                 "generation", (json_int_t)g->generation, "event",
+	                 (json_int_t)g->last_event, "state", guest_state_name(g->state));
+}
+
 void guest_reply(struct call *call, const struct guest *g)
 {
-	call_reply(call, json_pack("{s:s, s:s, s:I, s:I, s:s}", "uuid", g->uuid, "name", g->name,
-	                           "generation", (json_int_t)g->generation, "event",
-	                           (json_int_t)g->last_event, "state", guest_state_name(g->state)));
+	call_reply(call, guest_change_json(g));
 }

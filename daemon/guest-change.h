@@ -31,5 +31,7 @@ int guest_change_begin_unlocked(struct call *call, const char *verb, struct gues
 void guest_change_end(struct guest_change *c);
 #define cleanup_guest_change __attribute__((cleanup(guest_change_end)))
 
-/* {"uuid","name","generation","event"} as the reply to a change. */
+/* {"uuid","name","generation","event","state"}: what a change answers; new reference. */
+json_t *guest_change_json(const struct guest *g);
+/* The same as the reply to a change. */
 void guest_reply(struct call *call, const struct guest *g);

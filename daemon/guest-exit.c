@@ -9,28 +9,38 @@
 #include "common/cleanup.h"
 #include "common/jsonx.h"
 #include "common/log.h"
+#include "common/procutil.h"
 #include "common/timeutil.h"
 #include "daemon/guest-run.h"
 #include "daemon/qmp.h"
+#include "daemon/ram.h"
 #include "daemon/shim.h"
+#include "daemon/store.h"
 #include "daemon/vmd.h"
 
 struct verdict {
 	bool crashed;
+	bool given_up; /* the policy wants a restart, but there were too many */
 	char cause[256];
 };
 
-static void judge_exit(const struct guest_run *run, const struct shim_exit *exit, struct verdict *v)
+static void judge_exit(const struct guest_run *run, const struct shim_exit *exit, bool this_boot,
+                       struct verdict *v)
 {
 	char text[sizeof(v->cause)];
 	bool panicked, watchdog;
 
 	if (!exit->known || !exit->exited) {
-		v->crashed = !run->cause_hint[0];
+		/* SIGKILL is how we end it; by any other signal it fell while it was being ended.
+		 */
+		bool ours = run->cause_hint[0] && (!exit->known || exit->signal == SIGKILL);
+
+		v->crashed = !ours;
 		snprintf(v->cause, sizeof(v->cause), "%s",
-		         run->cause_hint[0] ? run->cause_hint
-		         : exit->known      ? shim_exit_text(exit, text, sizeof(text))
-		                            : "lost with its shim");
+		         ours          ? run->cause_hint
+		         : exit->known ? shim_exit_text(exit, text, sizeof(text))
+		         : this_boot   ? "lost with its shim"
+		                       : "the host was restarted");
 		return;
 	}
 	if (exit->code != 0) {
@@ -82,62 +92,88 @@ static bool wants_restart(const json_t *definition, const struct guest *g, const
 	return strcmp(policy, "always") == 0 || (v->crashed && strcmp(policy, "on-failure") == 0);
 }
 
-struct restart_plan {
-	struct guest *g;
-	unsigned delay_ms;
-};
-
-static void restart_fiber(void *arg)
+static const json_t *restart_policy(const json_t *definition)
 {
-	struct restart_plan *plan = arg;
-	struct guest *g = plan->g;
-	struct vmd_error err = VMD_ERROR_INIT;
-	bool go;
-
-	go = fiber_sleep_ms(plan->delay_ms) == 0 && fiber_mutex_lock(&g->lock) == 0;
-	if (go) {
-		if (g->restart_pending && !g->deleted && !g->vmd->stopping &&
-		    !guest_state_is_live(g->state) &&
-		    guest_start(g, false, "restart-policy", "vmd", &err) < 0)
-			log_warning("Guest '%s' was not restarted: %s", g->name, err.message);
-		fiber_mutex_unlock(&g->lock);
-	}
-	g->restart_pending = false;
-	guest_unref(g);
-	free(plan);
+	return json_object_get(definition, "restart");
 }
 
-static void plan_restart(struct guest *g, const json_t *definition, uint64_t ran_us)
+/* One more restart, unless there were too many in a row; durable with the next change of state. */
+static void count_restart(struct guest *g, const json_t *definition, uint64_t ran_us)
 {
-	const json_t *restart = json_object_get(definition, "restart");
-	unsigned most = (unsigned)jsonx_int(restart, "max_restarts", 5);
-	struct restart_plan *plan;
+	unsigned most = (unsigned)jsonx_int(restart_policy(definition), "max_restarts", 5);
 
 	/* A run of ten minutes or more counts as healthy: the count starts afresh. */
 	if (ran_us > 600000000u)
 		g->restarts = 0;
-	if (most && g->restarts >= most) {
-		log_warning("Guest '%s' is not restarted: %u restarts in a row", g->name,
-		            g->restarts);
-		guest_publish(g, "vm.restart_given_up",
-		              json_pack("{s:i}", "restarts", (int)g->restarts));
+	g->restart_pending = !most || g->restarts < most;
+	if (g->restart_pending)
+		g->restarts++;
+	else
 		g->want_running = false;
+}
+
+static void tell_restart(struct guest *g, unsigned delay_ms)
+{
+	if (g->restart_pending) {
+		guest_publish(g, "vm.restart_planned",
+		              json_pack("{s:i, s:i}", "attempt", (int)g->restarts, "delay_ms",
+		                        (int)delay_ms));
 		return;
 	}
-	plan = calloc(1, sizeof(*plan));
-	if (!plan)
-		return;
-	g->restarts++;
-	plan->g = guest_ref(g);
-	plan->delay_ms = policy_delay_ms(restart, g->restarts);
-	g->restart_pending = true;
-	guest_publish(g, "vm.restart_planned",
-	              json_pack("{s:i, s:i}", "attempt", (int)g->restarts, "delay_ms",
-	                        (int)plan->delay_ms));
-	if (fiber_start("restart", restart_fiber, plan) < 0) {
+	log_warning("Guest '%s' is not restarted: %u restarts in a row", g->name, g->restarts);
+	guest_publish(g, "vm.restart_given_up", json_pack("{s:i}", "restarts", (int)g->restarts));
+	waitq_wake_all(&g->changed);
+}
+
+/* One attempt in the guest's turn. Whether another one is due. */
+static bool try_restart(struct guest *g, const json_t *definition)
+{
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct store_txn *txn;
+
+	if (!g->restart_pending || g->deleted || g->vmd->stopping || guest_state_is_live(g->state))
+		return false;
+	g->restart_pending = false;
+	if (guest_start(g, false, "restart-policy", "vmd", &err) == 0 || g->deleted)
+		return false;
+	log_warning("Guest '%s' was not restarted: %s", g->name, err.message);
+	if (err.kind == ERROR_CANCELLED || guest_state_is_live(g->state))
+		return false;
+	g->want_running = true;
+	count_restart(g, definition, 0);
+	txn = store_txn_new(g->vmd->store);
+	if (txn) {
+		(void)guest_put(g, txn, NULL, NULL, NULL);
+		store_commit_async(txn);
+	}
+	return true;
+}
+
+static void restart_fiber(void *arg)
+{
+	struct guest *g = arg;
+	cleanup_json json_t *definition = guest_definition(g);
+	unsigned plan = ++g->restart_plan;
+	bool more = true;
+
+	while (more) {
+		unsigned delay_ms = policy_delay_ms(restart_policy(definition), g->restarts);
+
+		tell_restart(g, delay_ms);
+		if (!g->restart_pending || fiber_sleep_ms(delay_ms) < 0 ||
+		    fiber_mutex_lock(&g->lock) < 0)
+			break;
+		more = g->restart_plan == plan && try_restart(g, definition);
+		fiber_mutex_unlock(&g->lock);
+	}
+	guest_unref(g);
+}
+
+void guest_go_on_restarting(struct guest *g)
+{
+	if (fiber_start("restart", restart_fiber, guest_ref(g)) < 0) {
 		g->restart_pending = false;
 		guest_unref(g);
-		free(plan);
 	}
 }
 
@@ -149,15 +185,43 @@ static void drain_qmp(struct guest *g)
 			return;
 }
 
-static void settle_state(struct guest *g, const struct verdict *v, struct guest_run *run)
+/* What the end is for the state machine: a suspend image that is whole is what the guest is now. */
+static enum guest_event end_event(struct guest *g, const struct verdict *v)
 {
-	enum guest_event event = v->crashed ? GUEST_EVENT_CRASH : GUEST_EVENT_EXIT;
+	if (g->state == GUEST_SUSPENDING && ram_suspended_is_whole(g))
+		return GUEST_EVENT_SUSPENDED;
+	if ((g->state == GUEST_STARTING || g->state == GUEST_UNRESPONSIVE) && g->saved_definition &&
+	    !g->start.may_have_run)
+		return GUEST_EVENT_UNDO_SUSPENDED;
+	return v->crashed ? GUEST_EVENT_CRASH : GUEST_EVENT_EXIT;
+}
 
-	if (g->state == GUEST_SUSPENDING && strcmp(run->cause_hint, "suspend") == 0)
-		event = GUEST_EVENT_SUSPENDED;
-	else if (g->state == GUEST_STARTING && strcmp(run->cause_hint, "start-failed") == 0)
+static void settle_state(struct guest *g, struct verdict *v, struct guest_run *run)
+{
+	cleanup_json json_t *definition = json_loads(run->definition, 0, NULL);
+	enum guest_event event;
+	bool keep_image;
+
+	if (g->state == GUEST_STARTING && strcmp(run->cause_hint, "start-failed") == 0)
 		return; /* the start itself settles it, with the error that it has */
-	(void)guest_apply(g, event, v->cause, "vmd", NULL);
+	event = end_event(g, v);
+	keep_image = event == GUEST_EVENT_SUSPENDED || event == GUEST_EVENT_UNDO_SUSPENDED;
+	if (event == GUEST_EVENT_SUSPENDED)
+		(void)guest_keep_saved(g, run->definition);
+	else if (!keep_image)
+		(void)guest_keep_saved(g, NULL);
+	if (keep_image) {
+		g->want_running = false;
+	} else if (wants_restart(definition, g, v)) {
+		count_restart(g, definition, now_wall_us() - run->started_us);
+		v->given_up = !g->restart_pending;
+	}
+	(void)guest_apply(g, event,
+	                  event == GUEST_EVENT_SUSPENDED && run->cause_hint[0] == '\0' ? "suspend"
+	                                                                               : v->cause,
+	                  "vmd", NULL);
+	if (!keep_image)
+		ram_drop_suspended(g);
 }
 
 /* Its end is durable: the shim may go, with all it left in the runtime directory. */
@@ -174,25 +238,24 @@ static void forget_process(struct guest *g, struct guest_run *run)
 static void exit_fiber(void *arg)
 {
 	struct guest *g = arg;
-	cleanup_free struct shim_exit *exit = TAKE_PTR(g->run->exit);
-	cleanup_json json_t *definition = json_loads(g->run->definition, 0, NULL);
 	struct guest_run *run = g->run;
+	cleanup_free struct shim_exit *exit = TAKE_PTR(run->exit);
+	bool this_boot = strcmp(g->started_boot, proc_boot_id()) == 0;
 	struct verdict v = { 0 };
-	uint64_t ran_us;
 
 	fiber_shield(true);
 	drain_qmp(g);
-	judge_exit(run, exit, &v);
-	ran_us = now_wall_us() - run->started_us;
+	judge_exit(run, exit, this_boot, &v);
 	settle_state(g, &v, run);
 	forget_process(g, run);
 	/* Only now may another run take its place, in the same directories. */
 	g->run = NULL;
 	guest_run_free(run);
 	waitq_wake_all(&g->changed);
-	if (!g->vmd->stopping && !guest_state_is_live(g->state) && g->state != GUEST_SUSPENDED &&
-	    wants_restart(definition, g, &v))
-		plan_restart(g, definition, ran_us);
+	if (g->restart_pending)
+		guest_go_on_restarting(g);
+	else if (v.given_up)
+		tell_restart(g, 0);
 	fiber_shield(false);
 	guest_unref(g);
 }

@@ -10,14 +10,6 @@
 
 struct engine_choice;
 
-/*
- * Launches the engine for a guest in GUEST_STARTING, vCPUs not running, QMP negotiated; with
- * incoming it waits for migrate-incoming. Waits (fiber). On failure nothing is left of the process;
- * the state is the caller's to settle.
- */
-int guest_launch(struct guest *g, const json_t *definition, const struct engine_choice *choice,
-                 bool incoming, struct vmd_error *err);
-
 /* Starts a guest in its turn (lock held): from a suspend image when there is one. cause and actor
  * go into the events. paused: leave it paused once it is up. */
 int guest_start(struct guest *g, bool paused, const char *cause, const char *actor,
@@ -28,12 +20,18 @@ int guest_start_from_memory(struct guest *g, const char *ram_path, uint64_t byte
                             const char *checksum, bool paused, const char *cause, const char *actor,
                             struct vmd_error *err);
 
+/* Goes on with a start that the last daemon left, by what the engine says (QMP RunState): finishes
+ * it, or takes it back when its memory was still being loaded. Waits. */
+void guest_finish_start(struct guest *g, const char *status);
+
 /* One QMP command to a live guest. With no answer in time the guest becomes unresponsive. */
 int guest_qmp(struct guest *g, const char *command, const json_t *args, json_t **ret,
               struct vmd_error *err);
 int guest_qmp_fds(struct guest *g, const char *command, const json_t *args, const int *fds,
                   size_t n_fds, json_t **ret, struct vmd_error *err);
 
+/* Who asked for the end of the process ("kill"); durable with the next change of state. */
+void guest_set_hint(struct guest *g, const char *hint);
 /* Ends the process by SIGKILL and waits until its end is settled. hint says who asked ("kill"). */
 int guest_force_end(struct guest *g, const char *hint, struct vmd_error *err);
 /* Waits until there is no process. 0, -ETIMEDOUT, -ECANCELED. */
@@ -45,11 +43,25 @@ int guest_run_connect(struct guest *g, bool fresh, struct vmd_error *err);
 /* Frees a run and what it holds; no process may be left. */
 void guest_run_free(struct guest_run *run);
 
+/* Brings the state in line with a reply to query-status; cause unless the engine tells one. Waits.
+ */
+void guest_take_status(struct guest *g, const json_t *status, const char *cause, const char *actor);
+/* Whether this QMP RunState is one that operations of ours leave vCPUs in. */
+bool guest_status_is_ours(const char *status);
+/* The vCPUs stopped or went on. Looks at it after the operation under way, when that did not ask
+ * for it. */
+void guest_status_changed(struct guest *g, bool stopped);
+/* It does not answer: it is unresponsive until it does. */
+void guest_became_mute(struct guest *g);
+
 /* Asks every live guest for a sign of life; false when there is none to ask. */
 bool guest_health_check(struct vmd *vmd);
 
 /* The engine process has ended. Starts the fiber that settles it. */
 void guest_on_exit(struct guest *g, const struct shim_exit *exit);
+
+/* Takes up a restart that the policy has planned; returns at once. */
+void guest_go_on_restarting(struct guest *g);
 
 /* Reconciles a loaded guest with its process, if any: adopt, report its end, or settle. Waits. */
 void guest_adopt(struct guest *g);

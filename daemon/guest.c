@@ -20,6 +20,12 @@
 
 const char *const ready_names[_READY_MAX] = { "kernel", "init", "login" };
 
+static const char *const start_names[] = {
+	[START_BOOT] = "boot",
+	[START_SUSPENDED] = "suspended",
+	[START_SNAPSHOT] = "snapshot",
+};
+
 static struct guest *guest_alloc(struct vmd *vmd)
 {
 	struct guest *g = calloc(1, sizeof(*g));
@@ -68,6 +74,17 @@ int guest_set_definition(struct guest *g, const json_t *definition)
 	return 0;
 }
 
+int guest_keep_saved(struct guest *g, const char *definition)
+{
+	char *text = definition ? strdup(definition) : NULL;
+
+	if (definition && !text)
+		return -ENOMEM;
+	free(g->saved_definition);
+	g->saved_definition = text;
+	return 0;
+}
+
 struct guest *guest_ref(struct guest *g)
 {
 	g->refs++;
@@ -86,6 +103,7 @@ void guest_unref(struct guest *g)
 		return;
 	held_fds_close(&g->held);
 	free(g->definition);
+	free(g->saved_definition);
 	free(g->cause);
 	free(g->engine_reason);
 	free(g->exit_text);
@@ -150,6 +168,14 @@ char *guest_record(const struct guest *g)
 	append_member(&s, "engine_reason", g->engine_reason);
 	if (g->exit_text)
 		strbuf_printf(&s, ",\"exit\":%s", g->exit_text);
+	if (g->saved_definition)
+		strbuf_printf(&s, ",\"saved\":%s", g->saved_definition);
+	if (g->restart_pending)
+		strbuf_append_str(&s, ",\"restart_pending\":true");
+	if (g->state == GUEST_STARTING)
+		strbuf_printf(&s, ",\"start\":{\"from\":\"%s\",\"paused\":%s,\"may_have_run\":%s}",
+		              start_names[g->start.from], g->start.paused ? "true" : "false",
+		              g->start.may_have_run ? "true" : "false");
 	if (g->run && guest_state_is_live(g->state))
 		append_run_record(g, &s);
 	strbuf_printf(&s, ",\"definition\":%s}", g->definition);
@@ -176,6 +202,20 @@ static struct guest_run *run_from_record(const json_t *o)
 	return run;
 }
 
+static struct guest_start start_from_record(const json_t *o)
+{
+	const char *from = jsonx_str(o, "from", "");
+	struct guest_start start = {
+		.paused = jsonx_bool(o, "paused", false),
+		.may_have_run = jsonx_bool(o, "may_have_run", false),
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(start_names); i++)
+		if (strcmp(from, start_names[i]) == 0)
+			start.from = (enum guest_start_from)i;
+	return start;
+}
+
 static int fill_from_record(struct guest *g, const json_t *o)
 {
 	const json_t *definition = json_object_get(o, "definition");
@@ -184,6 +224,7 @@ static int fill_from_record(struct guest *g, const json_t *o)
 	const char *cause = jsonx_str(o, "cause", NULL),
 		   *reason = jsonx_str(o, "engine_reason", NULL);
 	const json_t *exit_record = json_object_get(o, "exit"), *run = json_object_get(o, "run");
+	const json_t *saved = json_object_get(o, "saved");
 
 	if (state < 0 || settled < 0 || !json_is_object(definition))
 		return -EBADMSG;
@@ -204,6 +245,9 @@ static int fill_from_record(struct guest *g, const json_t *o)
 	g->cause = cause ? strdup(cause) : NULL;
 	g->engine_reason = reason ? strdup(reason) : NULL;
 	g->exit_text = exit_record ? jsonx_dump(exit_record) : NULL;
+	g->saved_definition = saved ? jsonx_dump(saved) : NULL;
+	g->restart_pending = jsonx_bool(o, "restart_pending", false);
+	g->start = start_from_record(json_object_get(o, "start"));
 	if (json_is_object(run))
 		g->run = run_from_record(run);
 	return guest_set_definition(g, definition);
@@ -229,18 +273,20 @@ int guest_from_record(struct vmd *vmd, const char *text, size_t len, struct gues
 	return 0;
 }
 
-/* Top-level members that differ between the running definition and the present one. */
+/* Top-level members that differ between the definition in use (of the engine, or of the suspend
+ * image) and the present one. */
 static void append_pending(const struct guest *g, struct strbuf *out)
 {
+	bool live = g->run && guest_state_is_live(g->state);
+	const char *used = live ? g->run->definition : g->saved_definition;
 	cleanup_json json_t *now = NULL, *running = NULL;
 	const char *key, *comma = "";
 	json_t *value;
 
 	strbuf_append_str(out, ",\"pending\":[");
-	if (g->run && guest_state_is_live(g->state) &&
-	    strcmp(g->run->definition, g->definition) != 0) {
+	if (used && strcmp(used, g->definition) != 0) {
 		now = guest_definition(g);
-		running = json_loads(g->run->definition, 0, NULL);
+		running = json_loads(used, 0, NULL);
 		json_object_foreach(now, key, value) {
 			if (json_equal(value, json_object_get(running, key)))
 				continue;
@@ -405,7 +451,7 @@ int guest_apply(struct guest *g, enum guest_event event, const char *cause, cons
 		          guest_event_name(event), guest_state_name(from));
 		return guest_refuse(g, guest_event_name(event), err);
 	}
-	if (event == GUEST_EVENT_START)
+	if (event == GUEST_EVENT_START || event == GUEST_EVENT_SUSPEND)
 		g->settled_state = from;
 	g->state = (enum guest_state)to;
 	g->since_us = now_wall_us();

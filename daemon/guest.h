@@ -46,7 +46,23 @@ struct guest_run {
 	bool panicked, watchdog_fired;
 	bool exited; /* the process is gone; its end is being settled */
 	bool qmp_closed;
-	bool ping_in_flight, recovering, attaching, ran_before_mute;
+	bool ping_in_flight, recovering, looking; /* fibers that are at work on it */
+	bool stopped;                             /* by QMP's last STOP or RESUME */
+	bool attaching;                           /* no shim yet: it is asked again and again */
+	bool ran_before_mute;  /* what an operation paused before the engine went mute runs on */
+	bool unfinished_start; /* of the last daemon */
+};
+
+/* A start that is under way; durable with the state, so that the next daemon can finish it or take
+ * it back. */
+struct guest_start {
+	enum guest_start_from {
+		START_BOOT,
+		START_SUSPENDED, /* from the suspend image */
+		START_SNAPSHOT,  /* from a snapshot's memory */
+	} from;
+	bool paused;       /* leave it paused once it is up */
+	bool may_have_run; /* its vCPUs may have run: what they came from is spent */
 };
 
 /*
@@ -66,11 +82,12 @@ struct guest {
 	char uuid[37], name[64];
 	uid_t owner;
 	char *definition;
-	unsigned cpus; /* both from the definition, for vm.list */
+	char *saved_definition; /* what the suspend image was made with; NULL: there is none */
+	unsigned cpus;          /* both from the definition, for vm.list */
 	uint64_t memory_bytes;
 	uint64_t generation, created_us;
 	enum guest_state state;
-	enum guest_state settled_state; /* where a failed start goes back to */
+	enum guest_state settled_state; /* where a start or suspend that fails goes back to */
 	char *cause;                    /* of the present state, may be NULL */
 	uint64_t since_us;
 	uint64_t last_event;      /* seq of the last state event */
@@ -78,16 +95,18 @@ struct guest {
 	char *engine_reason;
 	char *exit_text; /* last exit record as JSON text, may be NULL */
 	struct held_fds held;
-	unsigned restarts;       /* in a row by the restart policy */
-	bool restart_pending;    /* the back-off fiber runs */
-	char started_boot[37];   /* boot id of the host at its last start, or "" */
-	bool want_running;       /* somebody wants it up: survives a daemon restart */
-	bool deleted;            /* waiters that wake find it gone */
-	struct fiber_mutex lock; /* one change at a time, in order of arrival */
-	struct waitq changed;    /* woken on every state or readiness change */
-	struct job *job;         /* what holds the lock, for "busy" */
-	struct guest_run *run;   /* NULL unless live */
-	unsigned refs;           /* fibers and callbacks that hold the pointer */
+	unsigned restarts;        /* in a row by the restart policy */
+	bool restart_pending;     /* the back-off of the policy runs; survives a daemon restart */
+	unsigned restart_plan;    /* counts plans: only the newest one's fiber acts */
+	struct guest_start start; /* of the present or last start */
+	char started_boot[37];    /* boot id of the host at its last start, or "" */
+	bool want_running;        /* somebody wants it up: survives a daemon restart */
+	bool deleted;             /* waiters that wake find it gone */
+	struct fiber_mutex lock;  /* one change at a time, in order of arrival */
+	struct waitq changed;     /* woken on every state or readiness change */
+	struct job *job;          /* what holds the lock, for "busy" */
+	struct guest_run *run;    /* NULL unless live */
+	unsigned refs;            /* fibers and callbacks that hold the pointer */
 };
 
 struct registry;
@@ -119,6 +138,9 @@ void guest_unref(struct guest *g);
 char *guest_record(const struct guest *g);
 /* Rebuilds a guest from its record; it is not live yet (reconcile does that). */
 int guest_from_record(struct vmd *vmd, const char *text, size_t len, struct guest **ret);
+/* Keeps (or with NULL forgets) the definition that a suspend image belongs to; not durable by
+ * itself. 0 or -ENOMEM. */
+int guest_keep_saved(struct guest *g, const char *definition);
 /* Replaces the definition (borrowed) and what is derived from it; not durable by itself. */
 int guest_set_definition(struct guest *g, const json_t *definition);
 /* New reference to the parsed definition. */

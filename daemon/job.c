@@ -162,6 +162,11 @@ const char *job_id(const struct job *job)
 	return job->id;
 }
 
+const char *job_method(const struct job *job)
+{
+	return job->method;
+}
+
 enum job_state job_state_of(const struct job *job)
 {
 	return job->state;

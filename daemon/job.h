@@ -37,6 +37,7 @@ int job_new(struct vmd *vmd, const char *method, const char *vm_uuid, const char
             struct store_txn *txn, struct job **ret);
 const char *job_id(const struct job *job);
 enum job_state job_state_of(const struct job *job);
+const char *job_method(const struct job *job);
 /* By id; NULL when it was never there or has been forgotten. */
 struct job *job_find(struct vmd *vmd, const char *id);
 /* Newest last; for job.list. */

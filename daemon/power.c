@@ -62,17 +62,21 @@ static void progress(struct job *job, const char *stage, unsigned percent)
 		job_progress(job, stage, percent, 0, 0);
 }
 
-/* The soft part was called off: whoever is still there runs on. */
-static int give_up(struct guest *g, const char *cause, const char *actor)
+/* The soft part was called off: whoever is still there goes on as the engine says. */
+static bool give_up(struct guest *g, const char *cause, const char *actor)
 {
-	if (!g->run || guest_fsm_next(g->state, GUEST_EVENT_STOP_GIVEN_UP) < 0)
-		return 0;
-	g->run->cause_hint[0] = '\0';
+	cleanup_json json_t *status = NULL;
+
+	if (!g->run || g->run->exited)
+		return false;
+	guest_set_hint(g, "");
 	g->want_running = true;
 	fiber_shield(true);
-	(void)guest_apply(g, GUEST_EVENT_STOP_GIVEN_UP, cause, actor, NULL);
+	if (g->state == GUEST_STOPPING && guest_qmp(g, "query-status", NULL, &status, NULL) == 0 &&
+	    g->state == GUEST_STOPPING)
+		guest_take_status(g, status, cause, actor);
 	fiber_shield(false);
-	return 1;
+	return true;
 }
 
 int power_stop(struct guest *g, uint64_t timeout_ms, bool force, const char *cause,
@@ -82,12 +86,10 @@ int power_stop(struct guest *g, uint64_t timeout_ms, bool force, const char *cau
 	int r;
 
 	g->want_running = false;
-	g->restart_pending = false;
+	guest_set_hint(g, cause);
 	r = guest_apply(g, GUEST_EVENT_STOP, cause, actor, err);
 	if (r < 0 && g->state != GUEST_STOPPING)
 		return r;
-	if (g->run)
-		snprintf(g->run->cause_hint, sizeof(g->run->cause_hint), "%s", cause);
 	progress(job, "asking the guest", 0);
 	r = g->run ? stop_softly(g, was, timeout_ms) : 0;
 	if (r == -ECANCELED && give_up(g, "cancelled", actor))
@@ -111,9 +113,14 @@ static void undo_suspend(struct guest *g, bool was_running, const char *actor)
 {
 	bool runs;
 
-	if (!g->run || g->state != GUEST_SUSPENDING)
+	if (!g->run || (g->state != GUEST_SUSPENDING && g->state != GUEST_UNRESPONSIVE))
 		return;
-	g->run->cause_hint[0] = '\0';
+	guest_set_hint(g, "");
+	/* Mute in the middle of it: what ran before runs on as soon as it answers. */
+	if (g->state == GUEST_UNRESPONSIVE)
+		g->run->ran_before_mute = was_running;
+	if (g->state != GUEST_SUSPENDING)
+		return;
 	fiber_shield(true);
 	runs = was_running && guest_qmp(g, "cont", NULL, NULL, NULL) == 0;
 	(void)guest_apply(g, runs ? GUEST_EVENT_RUNS : GUEST_EVENT_PAUSES, "suspend-failed", actor,
@@ -135,6 +142,9 @@ static int suspend_steps(struct guest *g, struct job *job, struct vmd_error *err
 	/* The image is durable: from here on the process is not needed any more. */
 	if (r == 0)
 		r = guest_force_end(g, "suspend", err);
+	if (r == 0 && g->state != GUEST_SUSPENDED)
+		r = error_set(err, ERROR_CANCELLED, "guest '%s' was killed while it was suspended",
+		              g->name);
 	return r;
 }
 

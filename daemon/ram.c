@@ -294,6 +294,14 @@ void ram_drop_suspended(struct guest *g)
 		log_warning("Cannot remove '%s': %s", p.dir, strerror(-r));
 }
 
+bool ram_suspended_is_whole(struct guest *g)
+{
+	struct suspend_paths p;
+
+	suspend_paths(g, &p);
+	return access(p.manifest, F_OK) == 0;
+}
+
 int ram_save_suspended(struct guest *g, struct job *job, struct vmd_error *err)
 {
 	struct manifest_file m = { 0 };

@@ -22,6 +22,8 @@ int ram_load(struct guest *g, const char *path, uint64_t bytes, const char *chec
 int ram_save_suspended(struct guest *g, struct job *job, struct vmd_error *err);
 int ram_load_suspended(struct guest *g, struct vmd_error *err);
 void ram_drop_suspended(struct guest *g);
+/* Whether there is an image with its manifest. */
+bool ram_suspended_is_whole(struct guest *g);
 
 /* XXH3-64 of a whole file as 16 hex digits and its size. Blocks: for worker threads. */
 int file_checksum(const char *path, uint64_t *ret_bytes, char ret_checksum[17]);

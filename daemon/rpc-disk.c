@@ -184,13 +184,14 @@ static int disk_create(struct call *call, struct vmd_error *err)
 	r = fill_disk(call, d, err);
 	if (r < 0)
 		return r;
-	if (disk_find(vmd, d->name))
+	if (disk_name_is_taken(vmd, d->name))
 		return error_set(err, ERROR_EXISTS, "a disk '%s' exists", d->name);
 	if (call->dry_run) {
 		call_reply(call, disk_json(vmd, d));
 		return 0;
 	}
 	/* In the list at once, so that the name is taken while the file is made. */
+	d->in_making = true;
 	list_add_tail(&vmd->disks, &d->link);
 	r = make_file(vmd, d, err);
 	if (r == 0)
@@ -200,31 +201,40 @@ static int disk_create(struct call *call, struct vmd_error *err)
 		remove_disk_dir(vmd, d);
 		return r;
 	}
+	d->in_making = false;
 	call_reply(call, disk_json(vmd, d));
 	d = NULL;
 	return 0;
 }
 
-/* The first guest whose definition names the disk, or NULL. */
+static bool names_disk(const char *text, const struct disk *d)
+{
+	cleanup_json json_t *definition = NULL;
+	json_t *entry;
+	size_t i;
+
+	if (!text || !strstr(text, "\"disk\""))
+		return false;
+	definition = json_loads(text, 0, NULL);
+	json_array_foreach(json_object_get(definition, "disks"), i, entry) {
+		const char *name = jsonx_str(entry, "disk", "");
+
+		if (strcmp(name, d->name) == 0 || strcmp(name, d->uuid) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The first guest that names the disk: in its definition, in the one it runs with, or in the one it
+ * was suspended with; or NULL. */
 static const struct guest *user_of(struct vmd *vmd, const struct disk *d)
 {
 	struct guest *g;
 
-	list_for_each(g, registry_list(vmd->guests), link) {
-		cleanup_json json_t *definition = NULL;
-		json_t *entry;
-		size_t i;
-
-		if (!strstr(g->definition, "\"disk\""))
-			continue;
-		definition = guest_definition(g);
-		json_array_foreach(json_object_get(definition, "disks"), i, entry) {
-			const char *name = jsonx_str(entry, "disk", "");
-
-			if (strcmp(name, d->name) == 0 || strcmp(name, d->uuid) == 0)
-				return g;
-		}
-	}
+	list_for_each(g, registry_list(vmd->guests), link)
+		if (names_disk(g->definition, d) || names_disk(g->saved_definition, d) ||
+		    (g->run && names_disk(g->run->definition, d)))
+			return g;
 	return NULL;
 }
 
@@ -298,6 +308,8 @@ static int disk_list(struct call *call, struct vmd_error *err)
 			skipping = strcmp(cursor, d->uuid) != 0;
 			continue;
 		}
+		if (d->in_making)
+			continue;
 		if (json_array_size(array) == limit) {
 			if (last)
 				(void)jsonx_set(reply, "next", json_string(last->uuid));

@@ -14,6 +14,7 @@
 #include "daemon/power.h"
 #include "daemon/ram.h"
 #include "daemon/rpc.h"
+#include "daemon/store.h"
 #include "daemon/vmd.h"
 
 /* A power verb in its turn; with dry_run it ends after the check that the state allows it. */
@@ -58,17 +59,50 @@ static int check_stop_protection(const struct guest *g, const char *verb, struct
 	return -EACCES;
 }
 
+/* A stop or kill of a guest that is down and waits for its restart: there will be none. */
+static int call_off_restart(struct call *call, struct guest *g, struct vmd_error *err)
+{
+	struct store_txn *txn = call->dry_run ? NULL : store_txn_new(g->vmd->store);
+	int r;
+
+	if (!call->dry_run) {
+		if (!txn)
+			return error_set(err, ERROR_NO_SPACE, "out of memory");
+		g->want_running = g->restart_pending = false;
+		(void)guest_put(g, txn, NULL, NULL, NULL);
+		r = store_commit(txn, err);
+		waitq_wake_all(&g->changed);
+		if (r < 0)
+			return r;
+	}
+	guest_reply(call, g);
+	return 0;
+}
+
+static bool is_waiting_for_restart(const struct guest *g)
+{
+	return g->restart_pending && !guest_state_is_live(g->state);
+}
+
 static int vm_stop(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest_change struct guest_change c = GUEST_CHANGE_INIT;
 	int64_t timeout_ms;
-	int r = begin(call, "stop", GUEST_EVENT_STOP, &c, err);
+	int r = guest_change_begin(call, "stop", false, &c, err);
 
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = check_stop_protection(c.g, "stop", err);
+	if (r == 0 && !is_waiting_for_restart(c.g) &&
+	    guest_fsm_next(c.g->state, GUEST_EVENT_STOP) < 0)
+		r = guest_refuse(c.g, "stop", err);
+	if (r == 0)
+		r = check_stop_protection(c.g, "stop", err);
 	if (r < 0)
 		return r;
+	if (is_waiting_for_restart(c.g))
+		return call_off_restart(call, c.g, err);
+	if (call->dry_run) {
+		guest_reply(call, c.g);
+		return 0;
+	}
 	timeout_ms = jsonx_int(call->params, "timeout_ms", (int64_t)power_stop_timeout_ms(c.g));
 	r = power_stop(c.g, (uint64_t)timeout_ms, jsonx_bool(call->params, "force", true), "stop",
 	               call->actor, call->job, err);
@@ -77,33 +111,63 @@ static int vm_stop(struct call *call, struct vmd_error *err)
 	return r;
 }
 
+static int discard_suspended(struct guest *g, const char *actor, struct vmd_error *err)
+{
+	int r;
+
+	(void)guest_keep_saved(g, NULL);
+	r = guest_apply(g, GUEST_EVENT_DISCARD, "kill", actor, err);
+	if (r == 0)
+		ram_drop_suspended(g);
+	return r;
+}
+
+/* Until it is down: a start that has no process yet ends by itself. */
+static int kill_live(struct guest *g, const char *actor, struct vmd_error *err)
+{
+	enum {
+		END_MS = 10000
+	};
+	uint64_t end = now_monotonic_us() + END_MS * 1000u;
+	int r;
+
+	guest_set_hint(g, "kill");
+	if (g->state != GUEST_STOPPING)
+		(void)guest_apply(g, GUEST_EVENT_STOP, "kill", actor, NULL);
+	r = guest_force_end(g, "kill", err);
+	fiber_shield(true);
+	while (r == 0 && guest_state_is_live(g->state)) {
+		if (now_monotonic_us() >= end)
+			r = error_set(err, ERROR_TIMEOUT, "the start of guest '%s' did not end",
+			              g->name);
+		else if (waitq_wait(&g->changed, END_MS) < 0)
+			continue; /* the loop's head tells */
+	}
+	fiber_shield(false);
+	return r;
+}
+
 /* Never waits for its turn: it ends whatever the holder of the turn is waiting for. */
 static int vm_kill(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest_change struct guest_change c = GUEST_CHANGE_INIT;
+	bool live;
 	int r = guest_change_begin_unlocked(call, "kill", &c, err);
 
 	if (r < 0)
 		return r;
-	if (c.g->state != GUEST_SUSPENDED && !guest_state_is_live(c.g->state))
+	live = guest_state_is_live(c.g->state);
+	if (c.g->state != GUEST_SUSPENDED && !live && !c.g->restart_pending)
 		return guest_refuse(c.g, "kill", err);
 	r = check_stop_protection(c.g, "kill", err);
 	if (r < 0)
 		return r;
-	if (call->dry_run) {
-		guest_reply(call, c.g);
-		return 0;
-	}
-	c.g->want_running = false;
-	c.g->restart_pending = false;
-	if (c.g->state == GUEST_SUSPENDED) {
-		r = guest_apply(c.g, GUEST_EVENT_DISCARD, "kill", call->actor, err);
-		if (r == 0)
-			ram_drop_suspended(c.g);
-	} else {
-		if (c.g->state != GUEST_STOPPING)
-			(void)guest_apply(c.g, GUEST_EVENT_STOP, "kill", call->actor, NULL);
-		r = guest_force_end(c.g, "kill", err);
+	if (is_waiting_for_restart(c.g))
+		return call_off_restart(call, c.g, err);
+	if (!call->dry_run) {
+		c.g->want_running = c.g->restart_pending = false;
+		r = live ? kill_live(c.g, call->actor, err)
+		         : discard_suspended(c.g, call->actor, err);
 	}
 	if (r == 0)
 		guest_reply(call, c.g);

@@ -410,6 +410,29 @@ static int vm_delete(struct call *call, struct vmd_error *err)
 	return delete_durably(call, c.g, err);
 }
 
+/* The new name of a definition that is in use; what else it says stays. */
+static int rename_text(char **text, const char *new_name)
+{
+	cleanup_json json_t *o = *text ? json_loads(*text, 0, NULL) : NULL;
+	char *renamed;
+
+	if (!*text)
+		return 0;
+	renamed = o && jsonx_set(o, "name", json_string(new_name)) ? jsonx_dump(o) : NULL;
+	if (!renamed)
+		return -ENOMEM;
+	free(*text);
+	*text = renamed;
+	return 0;
+}
+
+static int rename_in_use(struct guest *g, const char *new_name)
+{
+	int r = rename_text(&g->saved_definition, new_name);
+
+	return r == 0 && g->run ? rename_text(&g->run->definition, new_name) : r;
+}
+
 static int rename_durably(struct call *call, struct guest *g, const char *new_name,
                           struct vmd_error *err)
 {
@@ -424,9 +447,15 @@ static int rename_durably(struct call *call, struct guest *g, const char *new_na
 	r = registry_rename(call->vmd->guests, g, new_name);
 	if (r < 0)
 		return error_set_errno(err, -r, "cannot rename guest '%s'", old_name);
-	r = update_durably(call, g, definition, err);
-	if (r < 0)
+	r = rename_in_use(g, new_name);
+	if (r == 0)
+		r = update_durably(call, g, definition, err);
+	else
+		(void)error_set(err, ERROR_NO_SPACE, "out of memory");
+	if (r < 0) {
 		(void)registry_rename(call->vmd->guests, g, old_name);
+		(void)rename_in_use(g, old_name);
+	}
 	return r;
 }
 

@@ -93,6 +93,12 @@ int shim_last_exit(const char *runtime_dir, struct shim_exit *ret)
 	return v ? shim_parse_exit(v, ret) : r;
 }
 
+static int open_recorded(const json_t *v, const char *pid, const char *start_time)
+{
+	return proc_open_identity((pid_t)jsonx_int(v, pid, 0),
+	                          (uint64_t)jsonx_int(v, start_time, 0));
+}
+
 bool shim_engine_lives(const char *runtime_dir)
 {
 	int r;
@@ -101,9 +107,32 @@ bool shim_engine_lives(const char *runtime_dir)
 
 	if (!v || strcmp(jsonx_str(v, "boot_id", ""), proc_boot_id()) != 0)
 		return false;
-	fd = proc_open_identity((pid_t)jsonx_int(v, "pid", 0),
-	                        (uint64_t)jsonx_int(v, "start_time", 0));
+	fd = open_recorded(v, "pid", "start_time");
 	return fd >= 0 && poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0) == 0;
+}
+
+int shim_kill_recorded(const char *runtime_dir)
+{
+	enum {
+		DEATH_MS = 10000
+	};
+	int r;
+	cleanup_json json_t *v = read_record(runtime_dir, "shim.json", &r);
+	cleanup_close int engine = -EBADF, shim = -EBADF;
+
+	if (!v || strcmp(jsonx_str(v, "boot_id", ""), proc_boot_id()) != 0)
+		return v ? 0 : r;
+	engine = open_recorded(v, "pid", "start_time");
+	shim = open_recorded(v, "shim_pid", "shim_start_time");
+	/* The engine first: the end of the shim is the end of all its children. */
+	if (engine >= 0)
+		(void)proc_signal(engine, SIGKILL);
+	if (shim >= 0)
+		(void)proc_signal(shim, SIGKILL);
+	r = engine >= 0 ? fiber_wait_fd(engine, EV_READ, DEATH_MS) : 0;
+	if (r == 0 && shim >= 0)
+		r = fiber_wait_fd(shim, EV_READ, DEATH_MS);
+	return r;
 }
 
 void shim_forget(const char *runtime_dir)

@@ -150,5 +150,10 @@ int shim_logs_text(const char *state_dir, const struct shim_logs_opts *opts, siz
  * and ends. -ESTALE (ERROR_WRONG_STATE) while the engine runs. Free s afterwards. Waits.
  */
 int shim_release(struct shim *s, struct vmd_error *err) MUST_CHECK;
+/*
+ * Ends an engine whose shim does not answer, and that shim, by the record the shim left; returns
+ * when both have ended. -ENOENT: there is no record; -ETIMEDOUT: they do not end. Waits.
+ */
+int shim_kill_recorded(const char *runtime_dir) MUST_CHECK;
 /* Removes what a dead shim left in the guest's runtime_dir (after on_lost or -ENOENT). */
 void shim_forget(const char *runtime_dir);

@@ -129,6 +129,7 @@ static int stop_for_restore(struct guest *g, const char *actor, struct vmd_error
 
 	g->want_running = false;
 	if (g->state == GUEST_SUSPENDED) {
+		(void)guest_keep_saved(g, NULL);
 		r = guest_apply(g, GUEST_EVENT_DISCARD, "restore", actor, err);
 		if (r == 0)
 			ram_drop_suspended(g);
@@ -136,6 +137,7 @@ static int stop_for_restore(struct guest *g, const char *actor, struct vmd_error
 	}
 	if (!guest_state_is_live(g->state))
 		return guest_wait_end(g, -1);
+	guest_set_hint(g, "restore");
 	r = guest_apply(g, GUEST_EVENT_STOP, "restore", actor, err);
 	return r < 0 ? r : guest_force_end(g, "restore", err);
 }

@@ -180,7 +180,8 @@ static void adopt_all(struct vmd *vmd)
 	list_for_each(g, registry_list(vmd->guests), link) {
 		struct adoption *a;
 
-		if (!guest_state_is_live(g->state) && !job_interrupted_of(vmd, g->uuid))
+		if (!guest_state_is_live(g->state) && !g->restart_pending &&
+		    !job_interrupted_of(vmd, g->uuid))
 			continue;
 		a = calloc(1, sizeof(*a));
 		if (!a)

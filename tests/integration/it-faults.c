@@ -147,7 +147,8 @@ Test(faults, a_killed_shim_is_never_told_as_running)
 	cr_assert_gt(shim, 0);
 	cr_assert_eq(kill(shim, SIGKILL), 0);
 	/* The engine ends with its shim, or is out of reach; in no case a second one may start. */
-	json_decref(event_wait(&s.client, "vm.state", "a", NULL, NULL, 20000));
+	json_decref(call_raw(&s.client, "vm.wait",
+	                     json_pack("{s:s, s:i}", "vm", "a", "timeout_ms", 20000), NULL, 0));
 	state = guest_state(&s, "a");
 	if (strcmp(state, "unresponsive") == 0)
 		call_ok(&s.client, "vm.kill", "{s:s}", "vm", "a");

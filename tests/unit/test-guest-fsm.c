@@ -35,7 +35,7 @@ static const signed char expected[_GUEST_STATE_MAX][_GUEST_EVENT_MAX] = {
 	[GUEST_PAUSED] = ROW(-1, R, -1, G, -1, D, -1, -1, E, F, U),
 	[GUEST_SUSPENDING] = ROW(-1, R, P, G, -1, -1, Z, -1, E, F, U),
 	[GUEST_SUSPENDED] = ROW(S, -1, -1, -1, -1, -1, -1, E, -1, -1, -1),
-	[GUEST_STOPPING] = ROW(-1, -1, -1, -1, R, -1, -1, -1, E, F, U),
+	[GUEST_STOPPING] = ROW(-1, -1, P, -1, R, -1, -1, -1, E, F, U),
 	[GUEST_STOPPED] = ROW(S, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1),
 	[GUEST_FAILED] = ROW(S, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1),
 	[GUEST_UNRESPONSIVE] = ROW(-1, R, P, G, -1, -1, -1, -1, E, F, -1),
@@ -51,7 +51,8 @@ Test(guest_fsm, every_pair)
 				want = GUEST_DEFINED;
 			if (s == GUEST_STARTING && e == GUEST_EVENT_UNDO_STOPPED)
 				want = GUEST_STOPPED;
-			if (s == GUEST_STARTING && e == GUEST_EVENT_UNDO_SUSPENDED)
+			if ((s == GUEST_STARTING || s == GUEST_UNRESPONSIVE) &&
+			    e == GUEST_EVENT_UNDO_SUSPENDED)
 				want = GUEST_SUSPENDED;
 			got = guest_fsm_next((enum guest_state)s, (enum guest_event)e);
 			cr_expect_eq(got, want < 0 ? -EPERM : want, "%s + %s -> %d, wanted %d",
