@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "tests/lib/scene.h"
 
 static struct scene s;
@@ -162,39 +163,42 @@ Test(snapshot, a_taken_name_is_refused)
 	             "../one");
 }
 
+/* The biggest file below the directory, or any directory in it; ret has its path. */
+static off_t biggest_in(const char *dir, bool directories, char *ret, size_t len)
+{
+	cleanup_dir DIR *d = opendir(dir);
+	struct dirent *entry;
+	off_t size = -1;
+
+	cr_assert(d, "no '%s'", dir);
+	while ((entry = readdir(d))) {
+		struct stat st;
+
+		if (entry->d_name[0] == '.' || fstatat(dirfd(d), entry->d_name, &st, 0) < 0 ||
+		    S_ISDIR(st.st_mode) != directories || st.st_size <= size)
+			continue;
+		size = st.st_size;
+		cr_assert_lt((size_t)snprintf(ret, len, "%s/%s", dir, entry->d_name), len);
+	}
+	cr_assert_geq(size, 0, "nothing in '%s'", dir);
+	return size;
+}
+
 /* Flips a byte in the middle of the biggest file of the snapshot. */
 static void damage_snapshot(void)
 {
-	const char *dir = scene_path(&s, "state/snapshots");
-	char path[600], biggest[600] = "";
-	off_t size = 0;
+	char dir[512], path[1024];
+	cleanup_close int fd = -1;
+	off_t size;
 	char byte;
-	int fd;
 
-	for (int depth = 0; depth < 2; depth++) {
-		DIR *d = opendir(dir);
-		struct dirent *entry;
-		struct stat st;
-
-		cr_assert(d);
-		while ((entry = readdir(d))) {
-			snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
-			if (entry->d_name[0] == '.' || stat(path, &st) < 0)
-				continue;
-			if (depth == 0 ? S_ISDIR(st.st_mode) : st.st_size > size) {
-				size = depth == 0 ? 0 : st.st_size;
-				snprintf(biggest, sizeof(biggest), "%s", path);
-			}
-		}
-		closedir(d);
-		dir = biggest;
-	}
+	biggest_in(scene_path(&s, "state/snapshots"), true, dir, sizeof(dir));
+	size = biggest_in(dir, false, path, sizeof(path));
 	cr_assert_gt(size, 1000000);
-	fd = open(biggest, O_RDWR | O_CLOEXEC);
+	fd = open(path, O_RDWR | O_CLOEXEC);
 	cr_assert_eq(pread(fd, &byte, 1, size / 2), 1);
 	byte ^= 0x40;
 	cr_assert_eq(pwrite(fd, &byte, 1, size / 2), 1);
-	close(fd);
 }
 
 Test(snapshot, damage_is_told_and_the_guest_is_left_alone)
