@@ -2,7 +2,8 @@
 /*
  * Engine qemu: any guest, with KVM when guest and host architecture match and KVM works, else by
  * emulation. Network "user" is passt's where it is installed and the host has a default route
- * (passt does not run without one), else QEMU's own user network.
+ * (passt does not run without one), else QEMU's own user network, which also serves TCP forwards
+ * where the installed passt fails at them.
  */
 #include "config.h"
 

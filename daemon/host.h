@@ -43,9 +43,11 @@ const char *host_qemu_path(const struct host_facts *f, const char *arch);
 /*
  * What QEMU programs say of themselves: {"version": "7.2.22", "machines": [names], "cpus": [names]}
  * by program path, asked of those that are installed side by side and kept until a program's file
- * changes. Waits (fiber). 0, or negative errno when the fiber was called off.
+ * changes. passt is asked as well. Waits (fiber). 0, or negative errno when the fiber was called off.
  */
 int host_query_qemu(struct host_facts *f);
+/* Does passt carry every forwarded TCP connection? Known after host_query_qemu(). */
+bool host_passt_forwards(const struct host_facts *f);
 /* The answer for one program (borrowed), or NULL. */
 const json_t *host_qemu(const struct host_facts *f, const char *path);
 

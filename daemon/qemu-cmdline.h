@@ -47,7 +47,7 @@ struct qemu_input {
 	const struct host_facts *host;
 	const char *accel; /* "kvm" or "tcg" */
 	bool incoming;
-	bool passt;     /* network "user" by passt, else by QEMU's own user network */
+	bool passt;     /* network "user" by passt where qemu_nic_by_passt(), else by QEMU itself */
 	bool vhost_net; /* tap packets by the host kernel */
 	const char *runtime_dir;
 };
@@ -85,6 +85,9 @@ const char *qemu_machine_type(const char *arch, const json_t *definition);
 const char *qemu_firmware(const char *arch, const json_t *definition);
 /* The VNC socket's path in buf, or "" when there is no display. Returns buf. */
 const char *qemu_vnc_path(const json_t *definition, const char *runtime_dir, char *buf, size_t len);
+
+/* Is passt to serve this card? Not when it has TCP forwards that this host's passt fails at. */
+bool qemu_nic_by_passt(const struct qemu_input *in, const json_t *nic);
 
 /* A port forward taken apart: "tcp:8080:80", "udp:127.0.0.1:5353:53". */
 struct qemu_forward {

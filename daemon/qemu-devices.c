@@ -8,6 +8,7 @@
 
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "daemon/host.h"
 #include "daemon/qemu-builder.h"
 
 #define SATA_PORTS 6
@@ -225,6 +226,19 @@ int qemu_parse_forward(const char *text, struct qemu_forward *ret)
 	return 0;
 }
 
+bool qemu_nic_by_passt(const struct qemu_input *in, const json_t *nic)
+{
+	const json_t *entry;
+	size_t i;
+
+	if (!in->passt || host_passt_forwards(in->host))
+		return in->passt;
+	json_array_foreach(json_object_get(nic, "forward"), i, entry)
+		if (strncmp(json_string_value(entry), "tcp:", 4) == 0)
+			return false;
+	return true;
+}
+
 static void add_user_netdev(struct qemu_builder *b, size_t index, const json_t *nic)
 {
 	char text[4096];
@@ -253,7 +267,7 @@ static void add_netdev(struct qemu_builder *b, size_t i, const json_t *nic)
 
 	if (strcmp(network, "none") == 0)
 		return;
-	if (strcmp(network, "user") == 0 && !b->in->passt) {
+	if (strcmp(network, "user") == 0 && !qemu_nic_by_passt(b->in, nic)) {
 		add_user_netdev(b, i, nic);
 		return;
 	}

@@ -289,7 +289,8 @@ Test(lifecycle, user_network_forwards_a_port)
 	guest_boot(&s, "a");
 	console = console_open(&s, "a", true);
 	console_expect(console, "vmd-guest: eth0 ", 60000);
-	console_run(console, "(echo hello-from-the-guest | nc -l -p 80 &) ; sleep 1");
+	console_run(console, "(echo hello-from-the-guest | nc -l -p 80 &); "
+	                     "until grep -q ':0050 .* 0A ' /proc/net/tcp*; do :; done");
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	cr_assert_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	cr_assert_gt(fd_read_all(fd, text, sizeof(text) - 1), 0);
