@@ -358,6 +358,9 @@ pid_t vmctl_on_tty(struct fake *f, int *ret_fd, ...)
 	pid = forkpty(ret_fd, NULL, NULL, &ws);
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
+		/* As a login on a terminal has it; a shell's background jobs ignore it. */
+		(void)signal(SIGINT, SIG_DFL);
+		(void)signal(SIGQUIT, SIG_DFL);
 		set_environment(f);
 		setenv("TERM", "xterm", 1);
 		execv(argv[0], argv);
