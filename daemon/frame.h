@@ -2,8 +2,8 @@
 #pragma once
 /*
  * Messages on an API connection, in three framings: one per line; after `Content-Length:` headers;
- * as HTTP/1.1 requests. The first bytes of a connection choose. Pure: bytes in, places of messages
- * out; nothing is allocated, nothing is read or written.
+ * as HTTP/1.1 requests, their bodies with a length or chunked. The first bytes of a connection
+ * choose. Pure: bytes in, places of messages out; nothing is allocated, nothing is read or written.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,9 +19,10 @@ enum frame_mode {
 struct framer {
 	enum frame_mode mode;
 	size_t max;      /* longest message body in bytes */
-	size_t scanned;  /* bytes of the unread data already searched */
+	size_t scanned;  /* bytes of the unread data already searched; chunked: of whole chunks */
 	size_t head_len; /* length of a complete header block, 0: not complete yet */
-	size_t body_len; /* from Content-Length */
+	size_t body_len; /* from Content-Length; chunked: of the chunks so far */
+	bool chunked;    /* HTTP: the body comes in chunks */
 	bool keep_alive; /* HTTP: what the request at hand asked for */
 	bool wants_100;  /* HTTP: the client waits for "100 Continue" before the body */
 };
@@ -31,7 +32,7 @@ enum frame_result {
 	FRAME_MESSAGE,    /* one message */
 	FRAME_TOO_LONG,   /* longer than max; the connection cannot go on */
 	FRAME_BAD_HEADER, /* header block malformed; the connection cannot go on */
-	FRAME_NO_LENGTH,  /* HTTP without a Content-Length */
+	FRAME_NO_LENGTH,  /* HTTP with neither a Content-Length nor chunks */
 	FRAME_BAD_METHOD, /* HTTP, but not POST */
 };
 
@@ -46,6 +47,6 @@ void framer_init(struct framer *f, size_t max);
  * Looks for the next message in data, the len bytes not consumed so far. With FRAME_MESSAGE fills
  * *ret; the caller then drops ret->consumed bytes and calls again. Empty lines are consumed
  * silently: they show as FRAME_MORE with ret->consumed > 0. Called again with more data after
- * FRAME_MORE it goes on where it stopped.
+ * FRAME_MORE it goes on where it stopped. A chunked body is put together in data itself.
  */
-enum frame_result framer_next(struct framer *f, const char *data, size_t len, struct frame *ret);
+enum frame_result framer_next(struct framer *f, char *data, size_t len, struct frame *ret);

@@ -224,7 +224,7 @@ static void bad_frame(struct peer *p, enum frame_result r)
 		end_with_error(p, ERROR_INVALID_REQUEST, 413, text);
 		break;
 	case FRAME_NO_LENGTH:
-		end_with_error(p, ERROR_INVALID_REQUEST, 411, "a Content-Length is needed");
+		end_with_error(p, ERROR_INVALID_REQUEST, 411, "a Content-Length or a chunked body is needed");
 		break;
 	case FRAME_BAD_METHOD:
 		end_with_error(p, ERROR_INVALID_REQUEST, 405, "only POST is understood");
@@ -252,7 +252,7 @@ static void handle_message(struct peer *p, const struct frame *f, bool with_fds)
 }
 
 /* Handles whole messages in data until it is used up or the peer is paused. Bytes done with. */
-static size_t handle_data(struct peer *p, const char *data, size_t len)
+static size_t handle_data(struct peer *p, char *data, size_t len)
 {
 	struct frame f;
 	size_t off = 0;
