@@ -338,6 +338,37 @@ static int make_sockets(struct listener *l, struct vmd_error *err)
 	return make_socket(l, path, true, err);
 }
 
+/*
+ * A passed socket is the read-only one by its name, or by the path it is bound to: a unit with two
+ * sockets and no FileDescriptorName= gives both the name of the unit.
+ */
+static bool is_read_only(const char *name, const char *path)
+{
+	static const char suffix[] = "-ro.sock";
+	size_t len = strlen(path);
+
+	return (name && strncmp(name, "vmd-ro", 6) == 0) ||
+	       (len >= sizeof(suffix) - 1 &&
+	        strcmp(path + len - (sizeof(suffix) - 1), suffix) == 0);
+}
+
+static void take_one(struct listener *l, int fd, const char *name)
+{
+	struct config *c = &l->vmd->config;
+	struct sockaddr_un addr = { 0 };
+	socklen_t len = sizeof(addr) - 1; /* so that a path always ends */
+	bool read_only;
+
+	(void)fd_set_nonblock(fd, 1);
+	(void)fd_set_cloexec(fd, 1);
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+		addr.sun_path[0] = '\0';
+	read_only = is_read_only(name, addr.sun_path);
+	(void)add_endpoint(l, fd, read_only);
+	if (!read_only && addr.sun_path[0]) /* what daemon.info tells */
+		snprintf(c->socket, sizeof(c->socket), "%s", addr.sun_path);
+}
+
 /* Number of sockets that the service manager passed, or negative. */
 static int take_passed(struct listener *l, struct vmd_error *err)
 {
@@ -357,9 +388,7 @@ static int take_passed(struct listener *l, struct vmd_error *err)
 			close(fd);
 			continue;
 		}
-		(void)fd_set_nonblock(fd, 1);
-		(void)fd_set_cloexec(fd, 1);
-		(void)add_endpoint(l, fd, name && strncmp(name, "vmd-ro", 6) == 0);
+		take_one(l, fd, name);
 	}
 	free(names);
 	return (int)l->n_ends;

@@ -262,26 +262,34 @@ Test(listener, out_of_descriptors)
 }
 
 /* In a child, since the descriptors are 3 and 4, which are the test runner's here. */
-static void with_passed_sockets(void)
+static void with_passed_sockets(const char *names, const char *read_only, const char *full)
 {
-	int one = fcntl(listen_at("a"), F_DUPFD, 10), two = fcntl(listen_at("b"), F_DUPFD, 10);
-	char pid[16];
+	int one = fcntl(listen_at(read_only), F_DUPFD, 10);
+	int two = fcntl(listen_at(full), F_DUPFD, 10);
+	char pid[16], own[sizeof(vmd.config.socket)];
+	struct sockaddr_un addr;
 
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	setenv("LISTEN_PID", pid, 1);
 	setenv("LISTEN_FDS", "2", 1);
-	setenv("LISTEN_FDNAMES", "vmd-ro.socket:vmd.socket", 1);
+	setenv("LISTEN_FDNAMES", names, 1);
 	vmd.loop = NULL;
 	if (dup2(one, 3) != 3 || dup2(two, 4) != 4)
 		_exit(1);
 	rpc_setup();
+	snprintf(own, sizeof(own), "%s/own.sock", dir);
+	memcpy(vmd.config.socket, own, sizeof(own));
 	if (listener_new(&vmd, NULL) < 0)
 		_exit(2);
-	if (getenv("LISTEN_FDS") || access(vmd.config.socket, F_OK) == 0)
+	/* None of its own, and the one that is told is the one that was passed. */
+	if (getenv("LISTEN_FDS") || strcmp(vmd.config.socket, own) == 0)
 		_exit(3);
-	if (json_object_get(ask(client("a"), CALL("vm.reset")), "result"))
+	address(&addr, full);
+	if (strcmp(vmd.config.socket, addr.sun_path) != 0 || access(own, F_OK) == 0)
+		_exit(7);
+	if (json_object_get(ask(client(read_only), CALL("vm.reset")), "result"))
 		_exit(4);
-	if (!json_object_get(ask(client("b"), CALL("vm.reset")), "result"))
+	if (!json_object_get(ask(client(full), CALL("vm.reset")), "result"))
 		_exit(5);
 	listener_free(vmd.listener);
 	if (access(dir, F_OK) < 0)
@@ -289,14 +297,25 @@ static void with_passed_sockets(void)
 	_exit(0);
 }
 
-Test(listener, sockets_of_the_service_manager)
+static void expect_passed(const char *names, const char *read_only, const char *full)
 {
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0)
-		with_passed_sockets();
+		with_passed_sockets(names, read_only, full);
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert(WIFEXITED(status));
 	cr_assert_eq(WEXITSTATUS(status), 0, "step %d", WEXITSTATUS(status));
+}
+
+Test(listener, sockets_of_the_service_manager)
+{
+	expect_passed("vmd-ro.socket:vmd.socket", "a", "b");
+}
+
+/* As from one unit with two ListenStream=: both have the name of the unit. */
+Test(listener, read_only_by_its_path)
+{
+	expect_passed("vmd.socket:vmd.socket", "vmd-ro.sock", "vmd.sock");
 }
