@@ -163,11 +163,21 @@ int fs_open_dir(int dir_fd, const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-int fs_lock_ofd(int fd, int exclusive)
+static int lock_whole(int fd, int command, int exclusive)
 {
 	struct flock lock = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
 
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+	if (fcntl(fd, command, &lock) == 0)
 		return 0;
 	return errno == EACCES ? -EAGAIN : -errno;
+}
+
+int fs_lock_ofd(int fd, int exclusive)
+{
+	return lock_whole(fd, F_OFD_SETLK, exclusive);
+}
+
+int fs_lock_process(int fd, int exclusive)
+{
+	return lock_whole(fd, F_SETLK, exclusive);
 }

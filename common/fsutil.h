@@ -36,3 +36,10 @@ int fs_open_dir(int dir_fd, const char *path) MUST_CHECK;
  * writable fd. 0; -EAGAIN when somebody else holds it; other negative errno.
  */
 int fs_lock_ofd(int fd, int exclusive) MUST_CHECK;
+
+/*
+ * The same as a lock of this process (fcntl F_SETLK): no child inherits it, and it ends with the
+ * process however that ends. It also ends when the process closes any descriptor of the file, and
+ * does not keep the process itself from locking again.
+ */
+int fs_lock_process(int fd, int exclusive) MUST_CHECK;

@@ -101,7 +101,9 @@ static int lock_dir(struct store *s, struct vmd_error *err)
 	}
 	if (s->lock_fd < 0)
 		return error_set_errno(err, errno, "cannot open '%s/lock'", s->dir);
-	r = fs_lock_ofd(s->lock_fd, !readonly);
+	/* Not a lock that children inherit: one that was not at its exec yet when the daemon was
+	 * killed would keep the next daemon out. Nobody else opens this file. */
+	r = fs_lock_process(s->lock_fd, !readonly);
 	if (r == -EAGAIN)
 		return error_set(err, ERROR_BUSY, "another vmd uses the state directory '%s'",
 		                 s->dir);
