@@ -131,8 +131,20 @@ static int write_doc(struct starting *st, struct vmd_error *err)
 /* Shims are our children until we end: reaped whenever that is, also long after shim_free(). */
 struct reaper {
 	ev_io io;
+	struct list link;
 	int pidfd;
 };
+
+static struct list reapers = { &reapers, &reapers };
+
+static void reaper_free(struct ev_loop *loop, struct reaper *reaper)
+{
+	list_del(&reaper->link);
+	ev_ref(loop);
+	ev_io_stop(loop, &reaper->io);
+	close(reaper->pidfd);
+	free(reaper);
+}
 
 static void on_shim_ended(struct ev_loop *loop, ev_io *w, int revents)
 {
@@ -140,12 +152,14 @@ static void on_shim_ended(struct ev_loop *loop, ev_io *w, int revents)
 	struct proc_status status;
 
 	(void)revents;
-	if (proc_reap(reaper->pidfd, &status) == 0)
-		return;
-	ev_ref(loop);
-	ev_io_stop(loop, w);
-	close(reaper->pidfd);
-	free(reaper);
+	if (proc_reap(reaper->pidfd, &status) != 0)
+		reaper_free(loop, reaper);
+}
+
+void shim_leave_all(struct ev_loop *loop)
+{
+	while (!list_is_empty(&reapers))
+		reaper_free(loop, list_entry(reapers.next, struct reaper, link));
 }
 
 static int watch_shim(int pidfd)
@@ -161,6 +175,7 @@ static int watch_shim(int pidfd)
 	}
 	reaper->io.data = reaper;
 	ev_io_init(&reaper->io, on_shim_ended, reaper->pidfd, EV_READ);
+	list_add_tail(&reapers, &reaper->link);
 	ev_io_start(fiber_loop(), &reaper->io);
 	ev_unref(fiber_loop()); /* does not keep the loop running */
 	return 0;

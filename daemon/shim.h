@@ -14,6 +14,7 @@
 #include "common/cleanup.h"
 #include "common/error.h"
 
+struct ev_loop;
 struct shim;
 struct launch;
 
@@ -101,6 +102,12 @@ int shim_attach(const char *runtime_dir, const char *uuid, int64_t timeout_ms,
  */
 void shim_free(struct shim *s);
 DEFINE_CLEANUP(struct shim *, shim_free);
+
+/*
+ * At the end of the daemon: forgets the shims that were started and are not reaped yet. They live
+ * on, as children of init.
+ */
+void shim_leave_all(struct ev_loop *loop);
 
 /* The exit record a shim left in the guest's runtime_dir. 0, -ENOENT, or -EBADMSG. Small file. */
 int shim_last_exit(const char *runtime_dir, struct shim_exit *ret) MUST_CHECK;

@@ -22,6 +22,7 @@
 #include "daemon/options.h"
 #include "daemon/reload.h"
 #include "daemon/rpc.h"
+#include "daemon/shim.h"
 #include "daemon/snapshot.h"
 #include "daemon/store.h"
 
@@ -146,6 +147,7 @@ void vmd_close(struct vmd *vmd)
 	registry_free(vmd->guests);
 	host_facts_deinit(&vmd->host);
 	if (vmd->loop) {
+		shim_leave_all(vmd->loop);
 		fiber_deinit();
 		ev_loop_destroy(vmd->loop);
 	}

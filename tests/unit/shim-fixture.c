@@ -138,7 +138,8 @@ void fx_run(void (*fn)(struct fx *fx))
 	fiber_init(run.loop);
 	cr_assert_eq(fiber_start("test", run_fiber, &run), 0);
 	ev_run(run.loop, 0);
-	ev_run(run.loop, EVRUN_NOWAIT); /* reaps the shim */
+	ev_run(run.loop, EVRUN_NOWAIT); /* reaps the shim, when it is quick */
+	shim_leave_all(run.loop);
 	close_launch(&run.fx.launch);
 	fiber_deinit();
 	ev_loop_destroy(run.loop);
