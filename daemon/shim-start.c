@@ -206,8 +206,11 @@ static int spawn_shim(struct starting *st, struct vmd_error *err)
 	st->fds[st->n_fds++] = (struct spawn_fd){ wr, 2 };
 	spec.n_fds = st->n_fds;
 	r = proc_spawn(&spec, &pid, &st->pidfd, err);
-	if (r < 0)
+	if (r < 0) {
+		if (err->kind == ERROR_NOT_FOUND) /* a program is missing, not a guest */
+			err->kind = ERROR_ENGINE_FAILED;
 		return r;
+	}
 	r = watch_shim(st->pidfd);
 	if (r < 0) {
 		(void)proc_signal(st->pidfd, SIGKILL);

@@ -131,6 +131,23 @@ static void no_program(struct fx *fx)
 	cr_assert_eq(rmdir(fx->run), 0, "something was left behind");
 }
 
+/* "not_found" would say that there is no such guest. */
+static void no_shim(struct fx *fx)
+{
+	struct vmd_error err = VMD_ERROR_INIT;
+
+	fx_engine(fx, "", false);
+	setenv("VMD_SHIM", "/nonexistent/vmd-shim", 1);
+	cr_assert_lt(fx_start(fx, &err), 0);
+	cr_assert_eq(err.kind, ERROR_ENGINE_FAILED);
+	cr_assert_not_null(strstr(err.message, "/nonexistent/vmd-shim"), "%s", err.message);
+}
+
+Test(shim, missing_shim_is_no_missing_guest)
+{
+	fx_run(no_shim);
+}
+
 Test(shim, missing_engine_is_told_by_name_and_step)
 {
 	fx_run(no_program);
