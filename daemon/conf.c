@@ -299,7 +299,7 @@ static int read_one(struct config *c, int dir_fd, const char *name, const char *
 		return 0;
 	error_set(err, r < 0 ? ERROR_INTERNAL : ERROR_INVALID,
 	          "%s: not 'key = value' in a [section]", path);
-	error_prefix(err, "line %d of ", r > 0 ? r : 0);
+	error_prefix(err, "line %d", r > 0 ? r : 0);
 	return -EINVAL;
 }
 

@@ -20,7 +20,6 @@ int vmd_reload(struct vmd *vmd, bool dry_run, struct vmd_error *err)
 		vmd->config = fresh;
 		log_set_level(fresh.log_level);
 		listener_reload(vmd);
-		listener_reload(vmd);
 		log_notice("Configuration read again from '%s'", fresh.config_file);
 	}
 	if (!dry_run)
