@@ -45,7 +45,9 @@ static int run(struct vmd *vmd)
 	notify_start(&vmd->notify, vmd->loop);
 	if (fiber_start("start", vmd_start, vmd) < 0)
 		return 1;
-	ev_run(vmd->loop, 0);
+	/* When nothing has to be waited for, all of the start is over by now. */
+	if (!vmd->ended)
+		ev_run(vmd->loop, 0);
 	notify_stop(&vmd->notify);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		ev_signal_stop(vmd->loop, &watchers[i]);

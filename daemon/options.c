@@ -193,22 +193,21 @@ static int check_dir(const char *path, struct vmd_error *err)
 	return 0;
 }
 
-int options_make_dirs(const struct config *config, struct vmd_error *err)
+static int make_dir(const char *path, mode_t mode, struct vmd_error *err)
 {
-	const struct {
-		const char *path;
-		mode_t mode;
-	} dirs[] = { { config->state_dir, 0700 },
-		     { config->runtime_dir, config->session ? 0700 : 0755 } };
+	int r = fs_mkdir_p(path, mode);
 
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		int r = fs_mkdir_p(dirs[i].path, dirs[i].mode);
+	if (r < 0 && (r != -EROFS || access(path, F_OK) < 0))
+		return error_set_errno(err, -r, "cannot make '%s'", path);
+	return check_dir(path, err);
+}
 
-		if (r < 0 && r != -EROFS)
-			return error_set_errno(err, -r, "cannot make '%s'", dirs[i].path);
-		r = check_dir(dirs[i].path, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+int options_make_state_dir(const struct config *config, struct vmd_error *err)
+{
+	return make_dir(config->state_dir, 0700, err);
+}
+
+int options_make_runtime_dir(const struct config *config, struct vmd_error *err)
+{
+	return make_dir(config->runtime_dir, config->session ? 0700 : 0755, err);
 }

@@ -9,6 +9,7 @@
  */
 int options_parse(int argc, char **argv, struct config *config);
 
-/* Makes the state and runtime directories (0700, 0755 for the system runtime directory) and checks
- * that they are ours and not writable by others. */
-int options_make_dirs(const struct config *config, struct vmd_error *err);
+/* Make a directory with its parents (0700, 0755 for the system runtime directory) and check that it
+ * is ours and not writable by others. */
+int options_make_state_dir(const struct config *config, struct vmd_error *err);
+int options_make_runtime_dir(const struct config *config, struct vmd_error *err);

@@ -95,7 +95,7 @@ void vmd_watch_health(struct vmd *vmd)
 
 int vmd_open(struct vmd *vmd, struct vmd_error *err)
 {
-	int r = options_make_dirs(&vmd->config, err);
+	int r = options_make_state_dir(&vmd->config, err);
 
 	if (r < 0)
 		return r;
@@ -109,6 +109,9 @@ int vmd_open(struct vmd *vmd, struct vmd_error *err)
 	snapshots_init(vmd);
 	host_facts_collect(&vmd->host);
 	r = store_open(vmd->config.state_dir, on_load, vmd, &vmd->store, err);
+	/* Not before the state is ours: a second daemon changes nothing. */
+	if (r == 0)
+		r = options_make_runtime_dir(&vmd->config, err);
 	if (r == 0)
 		r = event_hub_new(vmd->store, vmd->config.event_ring_bytes, &vmd->events, err);
 	if (r == 0)
@@ -202,6 +205,13 @@ static void adopt_all(struct vmd *vmd)
 	jobs_settle(vmd);
 }
 
+/* Also before the loop runs: ev_break would be forgotten there. */
+static void end_loop(struct vmd *vmd)
+{
+	vmd->ended = true;
+	ev_break(vmd->loop, EVBREAK_ALL);
+}
+
 static void probe_host(void *arg)
 {
 	struct vmd *vmd = arg;
@@ -220,7 +230,7 @@ void vmd_start(void *arg)
 	if (listener_new(vmd, &err) < 0) {
 		log_error("%s%s%s", err.message, err.hint[0] ? "; " : "", err.hint);
 		vmd->exit_code = 1;
-		ev_break(vmd->loop, EVBREAK_ALL);
+		end_loop(vmd);
 		return;
 	}
 	notify_ready("%zu guests", registry_count(vmd->guests));
@@ -248,18 +258,18 @@ static void stop_fiber(void *arg)
 	     waited += END_STEP_MS)
 		if (fiber_sleep_ms(END_STEP_MS) < 0)
 			break;
-	ev_break(vmd->loop, EVBREAK_ALL);
+	end_loop(vmd);
 }
 
 void vmd_stop(struct vmd *vmd)
 {
 	if (vmd->stop_asked) {
-		ev_break(vmd->loop, EVBREAK_ALL); /* asked twice: at once */
+		end_loop(vmd); /* asked twice: at once */
 		return;
 	}
 	vmd->stop_asked = true;
 	notify_stopping("Leaving; guests run on");
 	log_notice("Leaving; guests run on");
 	if (fiber_start("stop", stop_fiber, vmd) < 0)
-		ev_break(vmd->loop, EVBREAK_ALL);
+		end_loop(vmd);
 }

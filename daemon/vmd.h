@@ -34,6 +34,7 @@ struct vmd {
 	uint64_t start_us; /* wall clock */
 	int exit_code;
 	bool stop_asked, stopping;
+	bool ended; /* the loop has nothing to do any more, or must not begin */
 };
 
 /*

@@ -67,7 +67,7 @@ void scene_init(struct scene *s)
 
 	memset(s, 0, sizeof(*s));
 	s->pidfd = -1;
-	s->client.fd = -1;
+	s->client.fd = s->notify = -1;
 	snprintf(s->root, sizeof(s->root), "/tmp/vmd-it-XXXXXX");
 	cr_assert(mkdtemp(s->root));
 	snprintf(s->state_dir, sizeof(s->state_dir), "%s/state", s->root);
@@ -197,28 +197,37 @@ static struct proc_status wait_vmd(struct scene *s, int timeout_ms)
 	return status;
 }
 
-void scene_start(struct scene *s)
+const char *scene_notified(struct scene *s, const char *text, int timeout_ms)
 {
-	char env[160];
-	cleanup_close int notify = notify_socket(s, env, sizeof(env));
-	uint64_t deadline = now_monotonic_us() + 60000000;
-	char message[512];
+	uint64_t deadline = now_monotonic_us() + (uint64_t)timeout_ms * 1000;
+	static char message[512];
 
-	spawn_vmd(s, env);
 	for (;;) {
-		struct pollfd p[2] = { { .fd = notify, .events = POLLIN },
+		struct pollfd p[2] = { { .fd = s->notify, .events = POLLIN },
 			               { .fd = s->pidfd, .events = POLLIN } };
 		uint64_t now = now_monotonic_us();
 		ssize_t n;
 
 		cr_assert(now < deadline && poll(p, 2, (int)((deadline - now) / 1000)) > 0,
-		          "vmd is not ready in time; its log:\n%s", log_text(s));
-		cr_assert(!(p[1].revents & POLLIN), "vmd ended; its log:\n%s", log_text(s));
-		n = recv(notify, message, sizeof(message) - 1, 0);
+		          "vmd did not tell '%s' in time; its log:\n%s", text, log_text(s));
+		cr_assert(p[0].revents & POLLIN, "vmd ended without '%s'; its log:\n%s", text,
+		          log_text(s));
+		n = recv(s->notify, message, sizeof(message) - 1, 0);
 		message[n > 0 ? n : 0] = '\0';
-		if (strstr(message, "READY=1"))
-			break;
+		if (strstr(message, text))
+			return message;
 	}
+}
+
+void scene_start(struct scene *s)
+{
+	char env[160];
+
+	if (s->notify >= 0)
+		close(s->notify);
+	s->notify = notify_socket(s, env, sizeof(env));
+	spawn_vmd(s, env);
+	scene_notified(s, "READY=1", 60000);
 	cr_assert(client_open(&s->client, s->socket), "nobody listens at %s", s->socket);
 }
 
@@ -346,5 +355,6 @@ void scene_teardown(struct scene *s)
 	scene_wait_processes(s, 0, 1000);
 	cr_assert_lt(access(s->socket, F_OK), 0, "the socket is left behind");
 	cr_assert_eq(fs_remove_tree(AT_FDCWD, s->root), 0);
+	close(s->notify);
 	close(s->guard_pipe);
 }

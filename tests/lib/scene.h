@@ -18,6 +18,7 @@ struct scene {
 	int pidfd;
 	struct client client; /* the main connection */
 	int guard_pipe;
+	int notify; /* where vmd's sd_notify messages come, of the present run */
 	const char *program_path; /* PATH for vmd, NULL: as ours */
 };
 
@@ -35,6 +36,11 @@ void scene_teardown(struct scene *s);
 void scene_start(struct scene *s);
 /* Starts vmd and expects that it refuses: its exit code; what it wrote is in *output (static). */
 int scene_start_refused(struct scene *s, const char **output);
+/*
+ * Waits until a message of sd_notify has text; the message (static storage). Those before are
+ * dropped. Fails the test at the deadline.
+ */
+const char *scene_notified(struct scene *s, const char *text, int timeout_ms);
 /* SIGTERM, and waits; fails the test unless it exits with 0. Guests go on. */
 void scene_stop(struct scene *s);
 /* SIGKILL, and waits. */
