@@ -283,17 +283,20 @@ static int fail_unknown(const struct schema_object *o, const char *key, const js
 {
 	struct place here = { .up = at, .key = key };
 	const char *best = NULL;
+	bool best_is_there = false;
 	unsigned distance = 3;
 
 	if (!err)
 		return -EINVAL;
 	for (size_t i = 0; i < o->n_props; i++) {
 		unsigned d = word_distance(key, o->props[i].name, 2);
+		bool there = json_object_get(value, o->props[i].name);
 
-		/* A name that is already there is not what was meant. */
-		if (d < distance && !json_object_get(value, o->props[i].name)) {
+		/* Of two that are as near, the one that is not there yet is meant. */
+		if (d < distance || (d == distance && best && best_is_there && !there)) {
 			distance = d;
 			best = o->props[i].name;
+			best_is_there = there;
 		}
 	}
 	if (best)

@@ -243,6 +243,8 @@ Test(contract, wrong_definitions, .init = set_up, .fini = tear_down)
 	refused("{}", "definition.name", "is missing", "");
 	refused("{\"name\":\"a\",\"memroy\":1}", "definition.memroy", "is not known here",
 	        "did you mean 'memory'?");
+	refused("{\"name\":\"a\",\"memory\":\"1G\",\"memroy\":1}", "definition.memroy",
+	        "is not known here", "did you mean 'memory'?");
 	refused("{\"name\":\"../x\"}", "definition.name", "must be a name", "");
 	refused("{\"name\":\"\"}", "definition.name", "must not be empty", "");
 	refused("{\"name\":\"a\\nb\"}", "definition.name", "must be a name", "");

@@ -197,7 +197,10 @@ Test(schema, messages)
 	says(disks, "{\"disks\":[{\"paht\":\"x\"}]}", "disks[0].paht",
 	     "disks[0].paht is not known here", "did you mean 'path'?");
 	says(disks, "{\"disks\":[{\"path\":\"x\",\"paht\":\"x\"}]}", "disks[0].paht",
-	     "disks[0].paht is not known here", "");
+	     "disks[0].paht is not known here", "did you mean 'path'?");
+	says("{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"aab\":{},"
+	     "\"aac\":{},\"zaad\":{}}}",
+	     "{\"aab\":1,\"aad\":1}", "aad", "aad is not known here", "did you mean 'aac'?");
 	says(disks, "{\"disks\":[{\"cache\":\"non\"}]}", "disks[0].cache",
 	     "disks[0].cache must be 'none' or 'writeback', not 'non'", "did you mean 'none'?");
 	says(disks, "[]", "", "the value must be of type object, not array", "");
