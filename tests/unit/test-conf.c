@@ -134,7 +134,7 @@ Test(conf, bad_input_is_refused_whole)
 	expect_refused("[limits]\nmax_batch = 7\nmax_batch = 8\n", "given twice");
 	expect_refused("[limits]\nmax_batch = 7\n  8\n", "given twice");
 	expect_refused("max_batch = 7\n", "no such key");
-	expect_refused("[limits]\nmax_batch\n", "line 2");
+	expect_refused("[limits]\nmax_batch\n", "line 2: /");
 	expect_refused("[limits\nmax_batch = 7\n", "line 1");
 }
 
