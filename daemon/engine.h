@@ -15,6 +15,9 @@ struct guest;
 struct held_fds;
 struct host_facts;
 
+/* A definition without "memory"; the default that the contract states. */
+#define DEFAULT_MEMORY_BYTES (512u << 20)
+
 #define LAUNCH_MAX_FDS   64
 #define LAUNCH_MAX_PROCS 12
 

@@ -63,6 +63,11 @@ static void judge_exit(const struct guest_run *run, const struct shim_exit *exit
 		         run->shutdown_reason[0] ? run->shutdown_reason : "exit");
 }
 
+static const json_t *restart_policy(const json_t *definition)
+{
+	return json_object_get(definition, "restart");
+}
+
 static unsigned policy_delay_ms(const json_t *restart, unsigned attempt)
 {
 	uint64_t delay = (uint64_t)jsonx_int(restart, "backoff_ms", 1000);
@@ -73,10 +78,13 @@ static unsigned policy_delay_ms(const json_t *restart, unsigned attempt)
 	return (unsigned)MIN_OF(delay, cap);
 }
 
-static bool wants_restart(const json_t *definition, const struct guest *g, const struct verdict *v)
+/* The actions are those the engine was started with; the policy is the present one. */
+static bool wants_restart(const struct guest *g, const struct guest_run *run,
+                          const json_t *definition, const struct verdict *v)
 {
-	const json_t *actions = json_object_get(definition, "actions");
-	const char *policy = jsonx_str(json_object_get(definition, "restart"), "policy", "no");
+	cleanup_json json_t *used = json_loads(run->definition, 0, NULL);
+	const json_t *actions = json_object_get(used, "actions");
+	const char *policy = jsonx_str(restart_policy(definition), "policy", "no");
 
 	if (!g->want_running)
 		return false;
@@ -90,11 +98,6 @@ static bool wants_restart(const json_t *definition, const struct guest *g, const
 	    strcmp(jsonx_str(actions, "on_watchdog", ""), "restart") == 0)
 		return true;
 	return strcmp(policy, "always") == 0 || (v->crashed && strcmp(policy, "on-failure") == 0);
-}
-
-static const json_t *restart_policy(const json_t *definition)
-{
-	return json_object_get(definition, "restart");
 }
 
 /* One more restart, unless there were too many in a row; durable with the next change of state. */
@@ -198,7 +201,7 @@ static enum guest_event end_event(struct guest *g, const struct verdict *v)
 
 static void settle_state(struct guest *g, struct verdict *v, struct guest_run *run)
 {
-	cleanup_json json_t *definition = json_loads(run->definition, 0, NULL);
+	cleanup_json json_t *definition = guest_definition(g);
 	enum guest_event event;
 	bool keep_image;
 
@@ -212,7 +215,7 @@ static void settle_state(struct guest *g, struct verdict *v, struct guest_run *r
 		(void)guest_keep_saved(g, NULL);
 	if (keep_image) {
 		g->want_running = false;
-	} else if (wants_restart(definition, g, v)) {
+	} else if (wants_restart(g, run, definition, v)) {
 		count_restart(g, definition, now_wall_us() - run->started_us);
 		v->given_up = !g->restart_pending;
 	}

@@ -13,6 +13,7 @@
 #include "common/jsonx.h"
 #include "common/log.h"
 #include "common/timeutil.h"
+#include "daemon/engine.h"
 #include "daemon/event.h"
 #include "daemon/job.h"
 #include "daemon/store.h"
@@ -70,7 +71,7 @@ int guest_set_definition(struct guest *g, const json_t *definition)
 	g->definition = text;
 	g->cpus = (unsigned)(json_is_integer(cpus) ? json_integer_value(cpus)
 	                                           : jsonx_int(cpus, "count", 1));
-	g->memory_bytes = jsonx_size(definition, "memory", 0);
+	g->memory_bytes = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
 	return 0;
 }
 
@@ -273,36 +274,57 @@ int guest_from_record(struct vmd *vmd, const char *text, size_t len, struct gues
 	return 0;
 }
 
-/* Top-level members that differ between the definition in use (of the engine, or of the suspend
- * image) and the present one. */
-static void append_pending(const struct guest *g, struct strbuf *out)
+/* What vmd reads from the definition when it needs it: a change is in force at once. The contract
+ * says so of each. */
+static bool is_live_field(const char *key)
+{
+	static const char *const live[] = { "labels",  "owner",           "autostart",
+		                            "restart", "stop_timeout_ms", "on_host_shutdown",
+		                            "protect" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(live); i++)
+		if (strcmp(live[i], key) == 0)
+			return true;
+	return false;
+}
+
+/* The definition in use: the engine's, or that of the suspend image. NULL: none is. */
+static const char *used_definition(const struct guest *g)
 {
 	bool live = g->run && guest_state_is_live(g->state);
-	const char *used = live ? g->run->definition : g->saved_definition;
-	cleanup_json json_t *now = NULL, *running = NULL;
-	const char *key, *comma = "";
-	json_t *value;
 
-	strbuf_append_str(out, ",\"pending\":[");
+	return live ? g->run->definition : g->saved_definition;
+}
+
+json_t *guest_pending(const struct guest *g, const json_t *definition)
+{
+	const char *used = used_definition(g), *key;
+	cleanup_json json_t *running = used ? json_loads(used, 0, NULL) : NULL;
+	json_t *list = json_array(), *value;
+
+	if (!running)
+		return list;
+	json_object_foreach((json_t *)(uintptr_t)definition, key, value)
+		if (!is_live_field(key) && !json_equal(value, json_object_get(running, key)))
+			(void)json_array_append_new(list, json_string(key));
+	json_object_foreach(running, key, value)
+		if (!is_live_field(key) && !json_object_get(definition, key))
+			(void)json_array_append_new(list, json_string(key));
+	return list;
+}
+
+static void append_pending(const struct guest *g, struct strbuf *out)
+{
+	cleanup_json json_t *definition = NULL, *list = NULL;
+	cleanup_free char *text = NULL;
+	const char *used = used_definition(g);
+
 	if (used && strcmp(used, g->definition) != 0) {
-		now = guest_definition(g);
-		running = json_loads(used, 0, NULL);
-		json_object_foreach(now, key, value) {
-			if (json_equal(value, json_object_get(running, key)))
-				continue;
-			strbuf_append_str(out, comma);
-			strbuf_append_json(out, key);
-			comma = ",";
-		}
-		json_object_foreach(running, key, value) {
-			if (json_object_get(now, key))
-				continue;
-			strbuf_append_str(out, comma);
-			strbuf_append_json(out, key);
-			comma = ",";
-		}
+		definition = guest_definition(g);
+		list = definition ? guest_pending(g, definition) : NULL;
+		text = list ? jsonx_dump(list) : NULL;
 	}
-	strbuf_append_char(out, ']');
+	strbuf_printf(out, ",\"pending\":%s", text ? text : "[]");
 }
 
 static void append_head(const struct guest *g, struct strbuf *out)
@@ -476,23 +498,38 @@ void guest_publish(struct guest *g, const char *type, json_t *data)
 int guest_refuse(const struct guest *g, const char *verb, struct vmd_error *err)
 {
 	static const struct {
+		const char *verb; /* NULL: any other */
 		enum guest_state state;
-		const char *hint;
+		const char *hint; /* NULL: it is as the caller wants it */
 	} hints[] = {
-		{ GUEST_DEFINED, "start it first" },
-		{ GUEST_STOPPED, "start it first" },
-		{ GUEST_FAILED, "start it again; 'vmctl status' tells why it failed" },
-		{ GUEST_SUSPENDED, "start it to bring it back" },
-		{ GUEST_RUNNING, "stop it first" },
-		{ GUEST_PAUSED, "resume or stop it first" },
-		{ GUEST_UNRESPONSIVE, "wait until it answers, or kill it" },
+		{ "start", GUEST_RUNNING, NULL },
+		{ "resume", GUEST_RUNNING, NULL },
+		{ "start", GUEST_PAUSED, "it runs but is paused: resume it" },
+		{ "stop", GUEST_DEFINED, NULL },
+		{ "stop", GUEST_STOPPED, NULL },
+		{ "stop", GUEST_FAILED, NULL },
+		{ "kill", GUEST_DEFINED, NULL },
+		{ "kill", GUEST_STOPPED, NULL },
+		{ "kill", GUEST_FAILED, NULL },
+		{ NULL, GUEST_DEFINED, "start it first" },
+		{ NULL, GUEST_STOPPED, "start it first" },
+		{ NULL, GUEST_FAILED, "start it again; 'vmctl status' tells why it failed" },
+		{ NULL, GUEST_SUSPENDED, "start it to bring it back" },
+		{ NULL, GUEST_RUNNING, "stop it first" },
+		{ NULL, GUEST_PAUSED, "resume or stop it first" },
+		{ NULL, GUEST_UNRESPONSIVE, "wait until it answers, or kill it" },
 	};
 	int r = error_set(err, ERROR_WRONG_STATE, "cannot %s guest '%s': it is %s", verb, g->name,
 	                  guest_state_name(g->state));
 
-	for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
-		if (hints[i].state == g->state)
+	for (size_t i = 0; i < ARRAY_SIZE(hints); i++) {
+		if (hints[i].state != g->state ||
+		    (hints[i].verb && strcmp(hints[i].verb, verb) != 0))
+			continue;
+		if (hints[i].hint)
 			error_hint(err, "%s", hints[i].hint);
+		break;
+	}
 	return r;
 }
 

@@ -150,6 +150,12 @@ json_t *guest_definition(const struct guest *g);
 void guest_format(const struct guest *g, struct strbuf *out);
 /* Its result as a value with only the named top-level fields (all of them when fields is NULL). */
 json_t *guest_to_json(const struct guest *g, const json_t *fields);
+/*
+ * Names of the top-level members of definition (the guest's own, or what would become it) that wait
+ * for the next start: not those that differ in nothing from what is in use, nor those that vmd
+ * reads when it needs them. New reference, NULL without memory.
+ */
+json_t *guest_pending(const struct guest *g, const json_t *definition);
 /* One entry of vm.list. */
 void guest_format_brief(const struct guest *g, struct strbuf *out);
 

@@ -134,7 +134,7 @@ static int check_cpus(const struct subject *s, struct vmd_error *err)
 
 static int check_memory(const struct subject *s, struct vmd_error *err)
 {
-	uint64_t bytes = jsonx_size(s->definition, "memory", 512u * MIB);
+	uint64_t bytes = jsonx_size(s->definition, "memory", DEFAULT_MEMORY_BYTES);
 	char have[32];
 
 	if (bytes < MIB || bytes % MIB)

@@ -234,7 +234,7 @@ static void add_processors(struct qemu_builder *b)
 
 static void add_memory(struct qemu_builder *b)
 {
-	uint64_t bytes = jsonx_size(b->definition, "memory", 512u << 20);
+	uint64_t bytes = jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES);
 
 	qemu_arg(b, "-m");
 	qemu_argf(b, "%lluM", (unsigned long long)(bytes >> 20));

@@ -14,6 +14,7 @@
 #include "common/fsutil.h"
 #include "common/jsonx.h"
 #include "common/timeutil.h"
+#include "daemon/engine.h"
 #include "daemon/event.h"
 #include "daemon/guest-change.h"
 #include "daemon/guest-run.h"
@@ -161,7 +162,7 @@ static json_t *nic_stats(const json_t *definition)
 
 static void add_memory_stats(struct guest *g, const json_t *definition, json_t *out)
 {
-	uint64_t configured = jsonx_size(definition, "memory", 0);
+	uint64_t configured = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
 	json_t *memory = json_pack("{s:I}", "configured_bytes", (json_int_t)configured);
 	cleanup_json json_t *balloon = NULL;
 

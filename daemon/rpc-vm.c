@@ -172,7 +172,7 @@ static int vm_update(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest_change struct guest_change c = GUEST_CHANGE_INIT;
 	__attribute__((cleanup(held_fds_close))) struct held_fds held = { .n = 0 };
-	cleanup_json json_t *definition = NULL, *reply = NULL;
+	cleanup_json json_t *definition = NULL;
 	struct engine_choice choice;
 	int r = guest_change_begin(call, "update", false, &c, err);
 
@@ -197,11 +197,10 @@ static int vm_update(struct call *call, struct vmd_error *err)
 		if (!guest_state_is_live(c.g->state))
 			(void)definition_take_choice(c.g, &choice);
 	}
-	reply = guest_to_json(c.g, NULL);
-	call_reply(call, json_pack("{s:s, s:s, s:I, s:I, s:O, s:O}", "uuid", c.g->uuid, "name",
+	call_reply(call, json_pack("{s:s, s:s, s:I, s:I, s:o, s:O}", "uuid", c.g->uuid, "name",
 	                           c.g->name, "generation", (json_int_t)c.g->generation, "event",
 	                           (json_int_t)c.g->last_event, "pending",
-	                           json_object_get(reply, "pending"), "definition", definition));
+	                           guest_pending(c.g, definition), "definition", definition));
 	return 0;
 }
 

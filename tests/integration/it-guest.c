@@ -357,6 +357,47 @@ Test(guest, an_update_of_a_suspended_guest_counts_from_its_next_boot)
 	json_decref(info);
 }
 
+Test(guest, pending_is_what_waits_for_the_next_start)
+{
+	json_t *info;
+
+	start_bare("a", NULL);
+	info = call(&s.client, "vm.update", "{s:s, s:{s:s, s:{s:s}}, s:b}", "vm", "a", "set",
+	            "memory", "96M", "labels", "tier", "x", "dry_run", 1);
+	cr_assert_eq(json_array_size(member(info, "pending")), 1);
+	cr_assert_str_eq(member_str(info, "pending.0"), "memory");
+	json_decref(info);
+	info = get("a");
+	cr_assert_eq(json_array_size(member(info, "pending")), 0);
+	json_decref(info);
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:{s:s}, s:{s:b}, s:{s:s}, s:i}}", "vm", "a",
+	        "set", "labels", "tier", "x", "protect", "stop", 1, "restart", "policy", "always",
+	        "stop_timeout_ms", 5000);
+	info = get("a");
+	cr_assert_eq(json_array_size(member(info, "pending")), 0);
+	json_decref(info);
+	/* In force at once, as they say: the guard refuses, and the policy brings it back. */
+	call_refused(&s.client, "denied", "vm.stop", "{s:s}", "vm", "a");
+	cr_assert_eq(kill(engine_pid("a"), SIGKILL), 0);
+	json_decref(event_wait(&s.client, "vm.restart_planned", "a", NULL, NULL, 10000));
+	json_decref(event_wait(&s.client, "vm.state", "a", "state", "running", 20000));
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:n}}", "vm", "a", "set", "protect");
+}
+
+Test(guest, memory_that_is_not_stated_is_told)
+{
+	struct refusal refusal;
+	json_t *list;
+
+	call_ok(&s.client, "vm.create", "{s:{s:s}}", "definition", "name", "a");
+	list = call(&s.client, "vm.list", "{}");
+	cr_assert_eq(member_int(list, "vms.0.memory_bytes"), 512 << 20);
+	json_decref(list);
+	/* What is as wanted needs no advice. */
+	refusal = call_refused(&s.client, "wrong_state", "vm.kill", "{s:s}", "vm", "a");
+	cr_assert_str_eq(refusal.hint, "");
+}
+
 Test(guest, a_kill_of_a_suspend_leaves_no_image)
 {
 	start_bare("a", NULL);
