@@ -6,6 +6,7 @@
 #include "client/die.h"
 #include "client/handlers.h"
 #include "client/output.h"
+#include "client/results.h"
 #include "client/tasks.h"
 #include "common/jsonx.h"
 
@@ -45,40 +46,36 @@ int cmd_disk_list(struct ctx *ctx)
 	return out_list(ctx, result, json_object_get(result, "disks"), columns);
 }
 
-static int delete_one(struct ctx *ctx, const char *disk)
+static void delete_one(struct ctx *ctx, const char *disk, struct results *rs)
 {
 	cleanup_json json_t *result = NULL;
+	cleanup_free char *what = xasprintf("cannot delete disk '%s'", disk);
 	json_t *params = xpack("{s:s}", "disk", disk);
 	int r;
 
 	add_change_params(ctx, params);
 	r = ctx_call(ctx, "disk.delete", params, &result);
 	if (r < 0) {
-		int code = ctx_fail(ctx, r, "cannot delete disk '%s'", disk);
-
-		ctx->err = (struct vmd_error)VMD_ERROR_INIT;
-		return code;
+		results_call_failed(rs, disk, r, what);
+		return;
 	}
-	return ctx_done(ctx, result, "%s: %s", disk,
-	                args_has(&ctx->args, "dry-run") ? "would be deleted" : "deleted");
+	results_done(rs, disk, result);
+	if (ctx->format == FORMAT_TABLE)
+		(void)ctx_done(ctx, result, "%s: %s", disk,
+		               args_has(&ctx->args, "dry-run") ? "would be deleted" : "deleted");
 }
 
 int cmd_disk_delete(struct ctx *ctx)
 {
-	size_t n = ctx->args.n_names, failed = 0;
+	size_t n = ctx->args.n_names;
 	cleanup_free char *question = xasprintf("Delete %zu disk%s and all on %s for good?", n,
 	                                        n > 1 ? "s" : "", n > 1 ? "them" : "it");
-	int worst = EXIT_DONE;
+	cleanup_results struct results rs;
 
+	results_init(&rs, ctx, "disk", n > 1);
 	if (!args_has(&ctx->args, "yes") && !args_has(&ctx->args, "dry-run") && !confirm(question))
 		return EXIT_FAILED;
-	for (size_t i = 0; i < n; i++) {
-		int code = delete_one(ctx, ctx->args.names[i]);
-
-		if (code) {
-			worst = code;
-			failed++;
-		}
-	}
-	return failed && failed < n ? EXIT_PARTIAL : worst;
+	for (size_t i = 0; i < n; i++)
+		delete_one(ctx, ctx->args.names[i], &rs);
+	return results_end(&rs);
 }

@@ -7,6 +7,7 @@
 #include "client/die.h"
 #include "client/handlers.h"
 #include "client/output.h"
+#include "client/results.h"
 #include "common/jsonx.h"
 
 static const struct column columns[] = {
@@ -88,21 +89,22 @@ int cmd_job_wait(struct ctx *ctx)
 
 int cmd_job_cancel(struct ctx *ctx)
 {
-	size_t failed = 0, n = ctx->args.n_names;
-	int worst = EXIT_DONE;
+	cleanup_results struct results rs;
 
-	for (size_t i = 0; i < n; i++) {
+	results_init(&rs, ctx, "job", ctx->args.n_names > 1);
+	for (size_t i = 0; i < ctx->args.n_names; i++) {
 		const char *id = ctx->args.names[i];
+		cleanup_free char *what = xasprintf("job '%s'", id);
 		cleanup_json json_t *result = NULL;
 		int r = ctx_call(ctx, "job.cancel", xpack("{s:s}", "job", id), &result);
 
-		if (r == 0) {
-			(void)ctx_done(ctx, result, "%s: asked to stop", id);
+		if (r < 0) {
+			results_call_failed(&rs, id, r, what);
 			continue;
 		}
-		worst = ctx_fail(ctx, r, "job '%s'", id);
-		ctx->err = (struct vmd_error)VMD_ERROR_INIT;
-		failed++;
+		results_done(&rs, id, result);
+		if (ctx->format == FORMAT_TABLE)
+			(void)ctx_done(ctx, result, "%s: asked to stop", id);
 	}
-	return failed && failed < n ? EXIT_PARTIAL : worst;
+	return results_end(&rs);
 }

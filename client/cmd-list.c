@@ -9,6 +9,7 @@
 #include "client/die.h"
 #include "client/handlers.h"
 #include "client/output.h"
+#include "client/results.h"
 #include "client/tasks.h"
 #include "common/jsonx.h"
 #include "common/timeutil.h"
@@ -256,38 +257,37 @@ static void put_status(const json_t *vm)
 		out_pair("At next start", json_object_get(vm, "pending"), COL_TEXT);
 }
 
-/* Calls a read method on each named VM and hands each result to show (or prints JSON). */
+/* Calls a read method on each named VM; shows each result, or all as one JSON document. */
 static int each_vm(struct ctx *ctx, const char *method, void (*show)(const json_t *result))
 {
-	cleanup_json json_t *all = xpack("[]");
+	cleanup_results struct results rs;
 	char **names;
-	size_t n, failed = 0;
+	size_t n;
 	bool many;
-	int code = targets_resolve(ctx, &names, &n, &many), worst = EXIT_DONE;
+	int code = targets_resolve(ctx, &names, &n, &many);
 
 	if (code)
 		return code;
-	for (size_t i = 0; i < n; i++) {
-		cleanup_json json_t *result = NULL;
+	results_init(&rs, ctx, "vm", many);
+	for (size_t i = 0; i < n && !code; i++) {
+		cleanup_json json_t *result = NULL, *cut = NULL;
 		int r = ctx_call(ctx, method, xpack("{s:s}", "vm", names[i]), &result);
 
 		if (r < 0) {
-			worst = ctx_fail(ctx, r, "'%s'", names[i]);
-			ctx->err = (struct vmd_error)VMD_ERROR_INIT;
-			failed++;
+			cleanup_free char *what = xasprintf("'%s'", names[i]);
+
+			results_call_failed(&rs, names[i], r, what);
 			continue;
 		}
-		if (ctx->format == FORMAT_JSON && !many)
-			(void)out_object(ctx, result);
-		else if (ctx->format == FORMAT_JSON)
-			(void)json_array_append(all, result);
-		else
+		if (ctx->format != FORMAT_JSON) {
 			show(result);
+			continue;
+		}
+		code = out_cut(ctx, result, &cut);
+		results_done(&rs, names[i], cut);
 	}
-	if (ctx->format == FORMAT_JSON && many)
-		(void)out_json(ctx, all);
 	targets_free(names, n);
-	return failed && failed < n ? EXIT_PARTIAL : worst;
+	return code ? code : results_end(&rs);
 }
 
 int cmd_status(struct ctx *ctx)

@@ -8,6 +8,7 @@
 #include "client/die.h"
 #include "client/handlers.h"
 #include "client/output.h"
+#include "client/results.h"
 #include "client/tasks.h"
 #include "common/jsonx.h"
 
@@ -112,25 +113,29 @@ int cmd_snapshot_restore(struct ctx *ctx)
 int cmd_snapshot_delete(struct ctx *ctx)
 {
 	const char *vm = ctx->args.names[0];
-	size_t failed = 0, n = ctx->args.n_names - 1;
+	size_t n = ctx->args.n_names - 1;
 	cleanup_free char *question =
 		xasprintf("Delete %zu snapshot%s of '%s'?", n, n > 1 ? "s" : "", vm);
-	int worst = EXIT_DONE;
+	cleanup_results struct results rs;
 
+	results_init(&rs, ctx, "snapshot", n > 1);
 	if (!args_has(&ctx->args, "yes") && !args_has(&ctx->args, "dry-run") && !confirm(question))
 		return EXIT_FAILED;
 	for (size_t i = 1; i <= n; i++) {
 		const char *snapshot = ctx->args.names[i];
+		cleanup_free char *what = xasprintf("cannot delete snapshot '%s'", snapshot);
 		cleanup_json json_t *result = NULL;
 		int r = run_job(ctx, "snapshot.delete", snapshot, &result);
 
-		if (r == 0) {
-			(void)done(ctx, result, snapshot, "deleted");
+		if (r < 0) {
+			results_call_failed(&rs, snapshot, r, what);
+			if (r == -EINTR)
+				break;
 			continue;
 		}
-		worst = ctx_fail(ctx, r, "cannot delete snapshot '%s'", snapshot);
-		ctx->err = (struct vmd_error)VMD_ERROR_INIT;
-		failed++;
+		results_done(&rs, snapshot, result);
+		if (ctx->format == FORMAT_TABLE)
+			(void)done(ctx, result, snapshot, "deleted");
 	}
-	return failed && failed < n ? EXIT_PARTIAL : worst;
+	return results_end(&rs);
 }

@@ -97,6 +97,11 @@ int ctx_call_job(struct ctx *ctx, const char *method, json_t *params,
  * code for r and the error's kind. With -o json the API's error goes to stdout too.
  */
 int ctx_fail(struct ctx *ctx, int r, const char *what, ...) PRINTF_LIKE(3, 4);
+/* The API's error object of the last call that failed (borrowed), or NULL: it was our own finding.
+ */
+const json_t *ctx_api_error(const struct ctx *ctx);
+/* An error of our own as the API would tell it. New reference. */
+json_t *error_to_json(const struct vmd_error *err);
 /* The exit code alone. */
 int exit_code_of(int r, const struct vmd_error *err);
 /* "vmctl: text" and where to read more; returns EXIT_USAGE. */

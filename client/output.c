@@ -212,10 +212,16 @@ static json_t *cut_rows(const json_t *rows, const struct column *columns)
 	return cut;
 }
 
+/* Its first word counts: what is below (a label, the exit of a VM that never ran) may be missing
+ * everywhere for now. */
 static bool any_row_has(const json_t *rows, const char *field)
 {
+	cleanup_free char *word = strndup(field, strcspn(field, "."));
+
+	if (!word)
+		die_no_memory();
 	for (size_t i = 0; i < json_array_size(rows); i++)
-		if (json_path(json_array_get(rows, i), field))
+		if (json_object_get(json_array_get(rows, i), word))
 			return true;
 	return json_array_size(rows) == 0;
 }
@@ -231,23 +237,25 @@ static void take_known(struct column *c, const struct column *known)
 static int check_fields(struct ctx *ctx, const json_t *rows, struct column *columns,
                         const struct column *known)
 {
-	const char *words[MAX_COLUMNS];
+	const char *words[MAX_COLUMNS], *member;
+	json_t *value;
 	size_t n = 0;
 
 	for (const struct column *k = known; k->field && n < MAX_COLUMNS; k++)
 		words[n++] = k->field;
+	json_object_foreach(json_array_get(rows, 0), member, value)
+		if (n < MAX_COLUMNS)
+			words[n++] = member;
 	for (; columns->field; columns++) {
 		const char *near;
-		int code;
 
 		take_known(columns, known);
 		if (any_row_has(rows, columns->field))
 			continue;
 		near = nearest_word(columns->field, words, n);
-		code = usage_error(ctx, "--fields: no such field '%s'", columns->field);
 		if (near)
-			print_hint("did you mean '%s'?", near);
-		return code;
+			error_hint(&ctx->err, "did you mean '%s'?", near);
+		return usage_error(ctx, "--fields: no such field '%s'", columns->field);
 	}
 	return EXIT_DONE;
 }
@@ -346,25 +354,35 @@ int out_list(struct ctx *ctx, const json_t *result, const json_t *rows,
 	return print_table(ctx, rows, columns);
 }
 
-int out_object(struct ctx *ctx, const json_t *value)
+int out_cut(struct ctx *ctx, const json_t *value, json_t **ret)
 {
 	const char *fields = args_str(&ctx->args, "fields");
 	cleanup_free char *text = fields ? xstrdup(fields) : NULL;
-	cleanup_json json_t *rows = NULL, *cut = NULL;
 	struct column chosen[MAX_COLUMNS] = { 0 };
 	static const struct column none[] = { { 0 } };
+	cleanup_json json_t *rows = NULL;
 	int code;
 
-	if (!fields)
-		return out_json(ctx, value);
+	*ret = NULL;
+	if (!fields) {
+		*ret = json_incref((json_t *)(uintptr_t)value);
+		return EXIT_DONE;
+	}
 	if (split_fields(text, chosen) == 0)
 		return usage_error(ctx, "--fields: names no field");
 	rows = xpack("[O]", value);
 	code = check_fields(ctx, rows, chosen, none);
-	if (code != EXIT_DONE)
-		return code;
-	cut = cut_object(value, chosen);
-	return out_json(ctx, cut);
+	if (code == EXIT_DONE)
+		*ret = cut_object(value, chosen);
+	return code;
+}
+
+int out_object(struct ctx *ctx, const json_t *value)
+{
+	cleanup_json json_t *cut = NULL;
+	int code = out_cut(ctx, value, &cut);
+
+	return code == EXIT_DONE ? out_json(ctx, cut) : code;
 }
 
 void out_pair_text(const char *title, const char *text)

@@ -39,6 +39,11 @@ int out_json(struct ctx *ctx, const json_t *value);
 /* One JSON value as one line, always (streams of events). */
 void out_json_line(const json_t *value);
 
+/*
+ * value, or with --fields an object of only those members, in *ret (new reference). 0, or an exit
+ * code after saying which field is unknown.
+ */
+int out_cut(struct ctx *ctx, const json_t *value, json_t **ret);
 /* As out_json or, with --fields, only those members. */
 int out_object(struct ctx *ctx, const json_t *value);
 

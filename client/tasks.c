@@ -10,6 +10,7 @@
 #include "client/die.h"
 #include "client/output.h"
 #include "client/progress.h"
+#include "client/results.h"
 #include "common/jsonx.h"
 #include "common/parse.h"
 
@@ -329,6 +330,7 @@ int ctx_call_job(struct ctx *ctx, const char *method, json_t *params, json_t **r
 		ctx->err = t.err;
 		*ret_result = TAKE_PTR(t.result);
 	}
+	json_decref(ctx->api_error);
 	ctx->api_error = TAKE_PTR(t.error);
 	task_deinit(&t);
 	return r;
@@ -356,45 +358,20 @@ static void report(struct ctx *ctx, struct task *t, const void *userdata)
 	fflush(stdout);
 }
 
-/* Exactly the API's result for one VM; for several an array that says which is whose. */
-static void print_results(struct ctx *ctx, struct run *run, bool many)
+static int sum_up(const struct run *run, bool many)
 {
-	cleanup_json json_t *all = xpack("[]");
+	cleanup_results struct results rs;
 
-	if (ctx->format != FORMAT_JSON)
-		return;
+	results_init(&rs, run->ctx, "vm", many);
 	for (size_t i = 0; i < run->n; i++) {
-		struct task *t = &run->tasks[i];
-		const char *key = t->r < 0 ? "error" : "result";
-		json_t *value = t->r < 0 ? t->error : t->result;
+		const struct task *t = &run->tasks[i];
 
-		if (!many) {
-			cleanup_json json_t *error = xpack("{s:O?}", "error", value);
-
-			(void)out_json(ctx, t->r < 0 ? error : value);
-			return;
-		}
-		if (json_array_append_new(all, xpack("{s:s, s:O?}", "vm", t->vm, key, value)) < 0)
-			die_no_memory();
+		if (t->r < 0)
+			results_failed(&rs, t->vm, t->r, &t->err, t->error);
+		else
+			results_done(&rs, t->vm, t->result);
 	}
-	(void)out_json(ctx, all);
-}
-
-static int sum_up(const struct run *run)
-{
-	size_t failed = 0;
-	int code = EXIT_DONE;
-
-	for (size_t i = 0; i < run->n; i++) {
-		int own;
-
-		if (run->tasks[i].r >= 0)
-			continue;
-		own = exit_code_of(run->tasks[i].r, &run->tasks[i].err);
-		code = failed && own != code ? EXIT_FAILED : own;
-		failed++;
-	}
-	return failed && failed < run->n ? EXIT_PARTIAL : code;
+	return results_end(&rs);
 }
 
 int action_run_names(struct ctx *ctx, const struct action *action, char **names, size_t n,
@@ -410,12 +387,10 @@ int action_run_names(struct ctx *ctx, const struct action *action, char **names,
 	for (size_t i = 0; i < n; i++)
 		run.tasks[i] = (struct task){ .vm = names[i], .step = action->steps };
 	r = run_tasks(&run, action->doing);
-	if (r < 0) {
+	if (r < 0)
 		code = r == -EINTR ? EXIT_INTERRUPT : ctx_fail(ctx, r, NULL);
-	} else {
-		print_results(ctx, &run, many);
-		code = sum_up(&run);
-	}
+	else
+		code = sum_up(&run, many);
 	for (size_t i = 0; i < n; i++)
 		task_deinit(&run.tasks[i]);
 	free(run.tasks);

@@ -136,18 +136,27 @@ void print_error(const struct vmd_error *err, const char *what)
 	put_hint(err);
 }
 
-static void print_api_error(struct ctx *ctx, const json_t *error)
+json_t *error_to_json(const struct vmd_error *err)
 {
+	return xpack("{s:i, s:s, s:{s:s, s:s*}}", "code", error_kind_code(err->kind), "message",
+	             err->message, "data", "kind", error_kind_name(err->kind), "hint",
+	             err->hint[0] ? err->hint : NULL);
+}
+
+const json_t *ctx_api_error(const struct ctx *ctx)
+{
+	return ctx->api_error ? ctx->api_error : rpc_error(ctx->rpc);
+}
+
+static void print_api_error(struct ctx *ctx)
+{
+	const json_t *error = ctx_api_error(ctx);
 	cleanup_json json_t *object = NULL;
 
 	if (ctx->format != FORMAT_JSON)
 		return;
-	if (error)
-		object = xpack("{s:O}", "error", error);
-	else
-		object = xpack("{s:{s:i, s:s, s:{s:s}}}", "error", "code",
-		               error_kind_code(ctx->err.kind), "message", ctx->err.message, "data",
-		               "kind", error_kind_name(ctx->err.kind));
+	object = error ? xpack("{s:O}", "error", error)
+	               : xpack("{s:o}", "error", error_to_json(&ctx->err));
 	(void)out_json(ctx, object);
 }
 
@@ -165,7 +174,7 @@ int ctx_fail(struct ctx *ctx, int r, const char *what, ...)
 	if (r == -EINTR)
 		return EXIT_INTERRUPT;
 	print_error(&ctx->err, text);
-	print_api_error(ctx, ctx->api_error ? ctx->api_error : rpc_error(ctx->rpc));
+	print_api_error(ctx);
 	return exit_code_of(r, &ctx->err);
 }
 

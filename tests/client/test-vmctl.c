@@ -8,6 +8,24 @@
 #include "common/jsonx.h"
 #include "tests/client/fakevmd.h"
 
+/* The compact text begins as want does; blanks in want are for reading, E is ERROR_REPLY's. */
+static void expect_begins(const char *text, const char *want)
+{
+	static const char error[] = "{\"code\":-32001,\"message\":\"it is so\",\"data\":{\"kind\":";
+	const char *p = text;
+
+	for (; *want; want++) {
+		if (*want == ' ')
+			continue;
+		if (*want != 'E') {
+			cr_assert_eq(*p++, *want, "%s", text);
+			continue;
+		}
+		cr_assert_eq(strncmp(p, error, strlen(error)), 0, "%s", p);
+		p = strstr(p, "}}") + 2;
+	}
+}
+
 TestSuite(vmctl, .timeout = 60);
 
 static const char two_vms[] =
@@ -216,6 +234,77 @@ Test(vmctl, several_and_partial)
 	json_decref(all);
 	o = vmctl(&f, NULL, "kill", NULL);
 	EXPECT_CODE(o, 64);
+	outcome_free(&o);
+	fake_stop(&f);
+}
+
+/* With -o json stdout holds one document, whatever failed, and says what is whose. */
+Test(vmctl, several_are_one_document)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.get", .reply = "{\"name\": \"a\", \"state\": \"stopped\"}" },
+		{ .method = "vm.get", .reply = ERROR_REPLY("not_found") },
+		{ .method = "snapshot.delete", .reply = ERROR_REPLY("not_found") },
+		{ .method = "snapshot.delete", .reply = "{\"name\": \"web\"}" },
+		{ .method = "disk.delete", .reply = "{\"name\": \"d\"}" },
+		{ .method = "job.cancel", .reply = ERROR_REPLY("not_found") },
+		{ .method = "job.cancel", .reply = ERROR_REPLY("denied") },
+		{ .method = "events.subscribe", .reply = "{\"seq\": 1, \"subscription\": 1}" },
+		{ 0 },
+	};
+	static const struct {
+		const char *words[5], *out;
+		int code;
+	} rows[] = {
+		{ { "info", "a", "b", "--fields", "name" },
+		  "[{\"vm\": \"a\", \"result\": {\"name\": \"a\"}}, {\"vm\": \"b\", \"error\": ",
+		  2 },
+		{ { "status", "b" }, "{\"error\": ", 3 },
+		{ { "snapshot", "delete", "web", "x", "y" },
+		  "[{\"snapshot\": \"x\", \"error\": E}, {\"snapshot\": \"y\", \"result\": ",
+		  2 },
+		{ { "disk", "delete", "d" }, "{\"name\": \"d\"}", 0 },
+		{ { "disk", "delete", "d", "e" }, "[{\"disk\": \"d\", \"result\": ", 0 },
+		{ { "job", "cancel", "x", "y" }, "[{\"job\": \"x\", \"error\": ", 1 },
+	};
+	struct fake f;
+
+	fake_start(&f, rules);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const char *const *w = rows[i].words;
+		struct outcome o =
+			vmctl(&f, NULL, "-o", "json", w[0], w[1], w[2], w[3], w[4], NULL);
+		json_t *document = json_loads(o.out, JSON_DECODE_ANY, NULL);
+
+		EXPECT_CODE(o, rows[i].code);
+		cr_assert_not_null(document, "not one document: %s", o.out);
+		json_decref(document);
+		expect_begins(o.out, rows[i].out);
+		outcome_free(&o);
+	}
+	fake_stop(&f);
+}
+
+Test(vmctl, fields_that_are_not_there)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.get",
+		  .reply = "{\"name\": \"a\", \"exit\": null, \"definition\": {}}" },
+		{ 0 },
+	};
+	struct outcome o;
+	struct fake f;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, NULL, "info", "a", "--fields", "nme", NULL);
+	EXPECT_CODE(o, 64);
+	cr_assert_str_eq(o.err,
+	                 "vmctl: --fields: no such field 'nme'\nhint: did you mean 'name'?\n");
+	outcome_free(&o);
+	/* A VM that never ran has no exit, but there is such a field. */
+	o = vmctl(&f, NULL, "info", "a", "--fields", "exit.code,definition.labels.x", NULL);
+	EXPECT_CODE(o, 0);
+	cr_assert_str_eq(o.out, "{\"exit.code\":null,\"definition.labels.x\":null}\n");
 	outcome_free(&o);
 	fake_stop(&f);
 }
