@@ -95,7 +95,7 @@ static int wait_console(struct console *c, struct pollfd p[2])
 		p[0].events |= POLLOUT;
 	if (c->input && c->n_to_guest < CHUNK)
 		p[1].fd = STDIN_FILENO;
-	return poll(p, 2, -1) < 0 && errno != EINTR ? -errno : 0;
+	return ppoll(p, 2, NULL, term_wait_mask()) < 0 && errno != EINTR ? -errno : 0;
 }
 
 /* 1: detached by the escape key; 0: the console closed; negative errno. */
@@ -107,6 +107,8 @@ static int relay(struct console *c)
 
 		if (r < 0)
 			return r;
+		if (term_ended())
+			return 1;
 		if (p[1].fd >= 0 && p[1].revents && (r = read_input(c)) < 0)
 			return r;
 		if (c->n_to_guest && (r = write_input(c)) < 0)
@@ -152,6 +154,15 @@ static int read_escape(struct ctx *ctx, int *ret)
 	return 0;
 }
 
+int console_check_options(struct ctx *ctx)
+{
+	int escape;
+
+	if (ctx->format == FORMAT_JSON)
+		return usage_error(ctx, "a console is no JSON; `logs -f -o json` has its lines");
+	return read_escape(ctx, &escape);
+}
+
 /* Attributes the guest left behind go, and the prompt begins on a new line. */
 static void leave_screen(const struct console *c, bool out_tty)
 {
@@ -192,5 +203,7 @@ int console_attach(struct ctx *ctx, const char *vm)
 
 int cmd_console(struct ctx *ctx)
 {
-	return console_attach(ctx, ctx->args.names[0]);
+	int code = console_check_options(ctx);
+
+	return code ? code : console_attach(ctx, ctx->args.names[0]);
 }

@@ -11,6 +11,7 @@
 #include "client/handlers.h"
 #include "client/output.h"
 #include "client/tasks.h"
+#include "client/term.h"
 #include "common/jsonx.h"
 
 static const char *operand(const struct ctx *ctx)
@@ -53,45 +54,90 @@ static int start_created(struct ctx *ctx, char *name)
 	return action_run_names(ctx, &action, &name, 1, false);
 }
 
-/* --rm: nothing stays behind once the console is left. */
-static int remove_run(struct ctx *ctx, char *name)
+/* Ends and deletes it once. A job that is still at work on it (its start, after ^C) is in *job. */
+static int try_remove(struct ctx *ctx, const char *name, char **job)
 {
-	static const struct step steps[] = {
-		{ .method = "vm.kill", .forgive = ERROR_WRONG_STATE },
-		{ .method = "vm.delete" },
-		{ 0 },
-	};
-	static const struct action action = { steps, "deleted", "deleting" };
+	cleanup_json json_t *killed = NULL, *deleted = NULL;
+	int r;
 
-	return action_run_names(ctx, &action, &name, 1, false);
+	ctx->err = (struct vmd_error)VMD_ERROR_INIT;
+	r = ctx_call(ctx, "vm.kill", xpack("{s:s}", "vm", name), &killed);
+	if (r < 0 && ctx->err.kind != ERROR_WRONG_STATE)
+		return r;
+	ctx->err = (struct vmd_error)VMD_ERROR_INIT;
+	r = ctx_call(ctx, "vm.delete", xpack("{s:s}", "vm", name), &deleted);
+	*job = r < 0 && ctx->err.job[0] ? xstrdup(ctx->err.job) : NULL;
+	return r;
+}
+
+/* --rm: nothing stays behind once the console is left. */
+static int remove_run(struct ctx *ctx, const char *name)
+{
+	cleanup_free char *job = NULL;
+	int r;
+
+	rpc_interrupted = 0;
+	r = try_remove(ctx, name, &job);
+	if (r < 0 && job) {
+		cleanup_json json_t *cancelled = NULL, *ended = NULL;
+		cleanup_free char *again = NULL;
+
+		r = ctx_call(ctx, "job.cancel", xpack("{s:s}", "job", job), &cancelled);
+		if (r == 0 || ctx->err.kind == ERROR_WRONG_STATE) /* it ended by itself */
+			r = ctx_call(ctx, "job.wait", xpack("{s:s}", "job", job), &ended);
+		if (r == 0)
+			r = try_remove(ctx, name, &again);
+	}
+	if (r < 0)
+		return ctx_fail(ctx, r, "'%s' is left", name);
+	if (!ctx->quiet && ctx->format == FORMAT_TABLE)
+		printf("%s: deleted\n", name);
+	return EXIT_DONE;
+}
+
+/* Starts what was created and attaches; with --rm nothing is left of it afterwards. */
+static int run_created(struct ctx *ctx, char *name)
+{
+	bool rm = args_has(&ctx->args, "rm");
+	int code, removed;
+
+	if (rm)
+		term_catch_end();
+	code = start_created(ctx, name);
+	if (code && !rm && code != EXIT_INTERRUPT)
+		print_hint("'%s' is defined; `vmctl start %s` tries again", name, name);
+	if (!code && !args_has(&ctx->args, "detach"))
+		code = console_attach(ctx, name);
+	if (!rm)
+		return code;
+	removed = remove_run(ctx, name);
+	if (!code && term_ended())
+		code = 128 + term_ended();
+	return code ? code : removed;
 }
 
 int cmd_run(struct ctx *ctx)
 {
+	bool dry_run = args_has(&ctx->args, "dry-run"), detach = args_has(&ctx->args, "detach");
 	cleanup_json json_t *result = NULL;
 	cleanup_free char *name = NULL;
 	json_t *definition;
-	int r = definition_build(ctx, operand(ctx), &definition), removed;
+	int r;
 
+	if (detach && args_has(&ctx->args, "rm"))
+		return usage_error(ctx, "--detach and --rm exclude each other");
+	r = detach || dry_run ? 0 : console_check_options(ctx);
+	if (r == 0)
+		r = definition_build(ctx, operand(ctx), &definition);
 	if (r)
 		return r;
+	name = xstrdup(jsonx_str(definition, "name", "the VM"));
 	r = create(ctx, definition, &result);
 	if (r < 0)
-		return ctx_fail(ctx, r, "cannot create the VM");
-	name = xstrdup(jsonx_str(result, "name", ""));
-	r = start_created(ctx, name);
-	if (r) {
-		if (args_has(&ctx->args, "rm"))
-			(void)remove_run(ctx, name);
-		else
-			print_hint("'%s' is defined; `vmctl start %s` tries again", name, name);
-		return r;
-	}
-	if (args_has(&ctx->args, "detach"))
-		return EXIT_DONE;
-	r = console_attach(ctx, name);
-	removed = args_has(&ctx->args, "rm") ? remove_run(ctx, name) : EXIT_DONE;
-	return r ? r : removed;
+		return ctx_fail(ctx, r, "cannot create '%s'", name);
+	if (dry_run)
+		return ctx_done(ctx, result, "%s: would be created and started", name);
+	return run_created(ctx, name);
 }
 
 /* A definition whose name is taken is checked as a change of that VM. */

@@ -34,14 +34,28 @@ int cmd_start(struct ctx *ctx)
 {
 	static const struct step steps[] = { { .method = "vm.start", .job = true }, { 0 } };
 	static const struct action action = { steps, "started", "starting" };
+	char **names;
+	size_t n;
+	bool many;
 	int code;
 
 	if (!args_has(&ctx->args, "console"))
 		return action_run(ctx, &action);
-	if (ctx->args.n_names != 1 || args_has(&ctx->args, "label"))
-		return usage_error(ctx, "--console goes with one VM");
-	code = action_run(ctx, &action);
-	return code ? code : console_attach(ctx, ctx->args.names[0]);
+	if (args_has(&ctx->args, "no-wait") || args_has(&ctx->args, "dry-run"))
+		return usage_error(ctx, "--console waits for the start");
+	code = console_check_options(ctx);
+	if (code == 0)
+		code = targets_resolve(ctx, &names, &n, &many);
+	if (code)
+		return code;
+	if (n != 1)
+		code = usage_error(ctx, "--console goes with one VM, not with %zu", n);
+	else
+		code = action_run_names(ctx, &action, names, n, many);
+	if (code == 0)
+		code = console_attach(ctx, names[0]);
+	targets_free(names, n);
+	return code;
 }
 
 int cmd_stop(struct ctx *ctx)

@@ -37,6 +37,8 @@ int cmd_events(struct ctx *ctx);
 int cmd_console(struct ctx *ctx);
 /* Attaches to the console of a VM as cmd_console does; used by run and start -c. */
 int console_attach(struct ctx *ctx, const char *vm);
+/* Can a console be attached to with these options? 0, or an exit code; for before a start. */
+int console_check_options(struct ctx *ctx);
 /* cmd-screen.c */
 int cmd_screenshot(struct ctx *ctx);
 int cmd_send_key(struct ctx *ctx);

@@ -3,7 +3,6 @@
 
 #include "client/rpcclient.h"
 
-#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +21,7 @@ enum {
 };
 
 volatile sig_atomic_t rpc_interrupted;
+const sigset_t *rpc_wait_mask;
 
 struct rpc {
 	int fd;
@@ -143,17 +143,20 @@ static int wait_readable(struct rpc *rpc, uint64_t deadline_us)
 {
 	for (;;) {
 		struct pollfd p = { .fd = rpc->fd, .events = POLLIN };
-		uint64_t now = now_monotonic_us();
-		int left = -1, n;
+		uint64_t now = now_monotonic_us(), left;
+		struct timespec limit = { 0 };
+		int n;
 
 		if (rpc_interrupted)
 			return -EINTR;
 		if (deadline_us) {
 			if (now >= deadline_us)
 				return -ETIMEDOUT;
-			left = (int)MIN_OF((deadline_us - now) / 1000 + 1, (uint64_t)INT_MAX);
+			left = deadline_us - now;
+			limit.tv_sec = (time_t)(left / 1000000);
+			limit.tv_nsec = (long)(left % 1000000) * 1000;
 		}
-		n = poll(&p, 1, left);
+		n = ppoll(&p, 1, deadline_us ? &limit : NULL, rpc_wait_mask);
 		if (n > 0)
 			return 0;
 		if (n < 0 && errno != EINTR)

@@ -17,6 +17,9 @@ struct rpc;
 
 /* Set by the SIGINT handler of commands that catch it. */
 extern volatile sig_atomic_t rpc_interrupted;
+/* Signals blocked during waits, NULL: those that are anyway. Who catches a signal blocks it and
+ * leaves it out here, so that one just before a wait is not missed. */
+extern const sigset_t *rpc_wait_mask;
 
 /* Connects to a socket path. -ENOENT or -ECONNREFUSED with err: nobody listens there. */
 int rpc_connect(const char *path, struct rpc **ret, struct vmd_error *err) MUST_CHECK;

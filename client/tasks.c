@@ -11,6 +11,7 @@
 #include "client/output.h"
 #include "client/progress.h"
 #include "client/results.h"
+#include "client/term.h"
 #include "common/jsonx.h"
 #include "common/parse.h"
 
@@ -289,6 +290,7 @@ static int begin_progress(struct run *run, const char *doing)
 static int run_tasks(struct run *run, const char *doing)
 {
 	struct sigaction action = { .sa_handler = on_sigint }, saved;
+	sigset_t sigint, mask;
 	bool jobs = false;
 	int r = ctx_connect(run->ctx);
 
@@ -298,11 +300,19 @@ static int run_tasks(struct run *run, const char *doing)
 		jobs |= s->job;
 	if (jobs)
 		r = begin_progress(run, doing);
+	rpc_interrupted = 0; /* of an earlier step of the same command */
+	sigemptyset(&sigint);
+	sigaddset(&sigint, SIGINT);
+	(void)sigprocmask(SIG_BLOCK, &sigint, &mask);
 	(void)sigaction(SIGINT, &action, &saved);
+	rpc_wait_mask = term_wait_mask() ? term_wait_mask() : &mask;
 	if (r == 0)
 		r = run_loop(run);
+	rpc_wait_mask = NULL;
 	(void)sigaction(SIGINT, &saved, NULL);
-	if (r == -EINTR || r == -ENOTCONN)
+	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
+	/* Who catches the end (run --rm) ends the jobs, too. */
+	if (r == -ENOTCONN || (r == -EINTR && !term_wait_mask()))
 		tell_left(run, r == -EINTR ? "goes on" : "may go on");
 	progress_free(run->progress);
 	run->progress = NULL;

@@ -10,12 +10,18 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "client/rpcclient.h"
 #include "common/macros.h"
 
 static struct {
 	struct termios saved, raw;
 	volatile sig_atomic_t is_raw;
+	volatile sig_atomic_t ended; /* signal that was caught */
+	bool catch_end;
+	sigset_t wait_mask; /* for ppoll(), with catch_end */
 } term;
+
+static const int end_signals[] = { SIGINT, SIGTERM, SIGHUP };
 
 /* Stopped from outside: the shell gets a sane terminal, we take it again when we go on. */
 static void on_stop(int sig UNUSED)
@@ -39,6 +45,48 @@ static void on_fatal(int sig)
 	(void)raise(sig);
 }
 
+static void on_end(int sig)
+{
+	term.ended = sig;
+	rpc_interrupted = 1;
+}
+
+void term_catch_end(void)
+{
+	sigset_t caught;
+
+	sigemptyset(&caught);
+	for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++) {
+		struct sigaction action = { .sa_handler = on_end };
+
+		(void)sigaction(end_signals[i], &action, NULL);
+		sigaddset(&caught, end_signals[i]);
+	}
+	/* They arrive only in ppoll(), so that none is missed before it. */
+	(void)sigprocmask(SIG_BLOCK, &caught, &term.wait_mask);
+	for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++)
+		sigdelset(&term.wait_mask, end_signals[i]);
+	term.catch_end = true;
+}
+
+int term_ended(void)
+{
+	return term.ended;
+}
+
+const sigset_t *term_wait_mask(void)
+{
+	return term.catch_end ? &term.wait_mask : NULL;
+}
+
+static bool is_end_signal(int sig)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++)
+		if (end_signals[i] == sig)
+			return true;
+	return false;
+}
+
 static void install_handlers(void)
 {
 	static const struct {
@@ -54,7 +102,8 @@ static void install_handlers(void)
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
 		struct sigaction action = { .sa_handler = signals[i].handler };
 
-		(void)sigaction(signals[i].sig, &action, NULL);
+		if (!term.catch_end || !is_end_signal(signals[i].sig))
+			(void)sigaction(signals[i].sig, &action, NULL);
 	}
 }
 

@@ -113,6 +113,65 @@ Test(vmctl_tty, progress_and_interrupt)
 	fake_stop(&f);
 }
 
+/* With --rm, ^C before the console is there and a hang-up on it leave nothing behind either. */
+static void expect_removed(struct fake *f)
+{
+	json_t *all = fake_requests(f);
+
+	(void)fake_params(all, "vm.kill", 0);
+	(void)fake_params(all, "vm.delete", 0);
+	json_decref(all);
+}
+
+Test(vmctl_tty, run_rm_interrupted)
+{
+	static const struct fake_rule starting[] = {
+		{ .method = "events.subscribe", .reply = "{\"seq\": 1, \"subscription\": 1}" },
+		{ .method = "vm.create", .reply = "{\"name\": \"web\"}" },
+		{ .method = "vm.start",
+		  .reply = "{\"job\": {\"id\": \"j1\", \"state\": \"running\"}}" },
+		{ .method = "job.wait", .silent = true, .reply = "{}" },
+		{ .method = "vm.kill", .reply = "{}" },
+		{ .method = "vm.delete", .reply = "{}" },
+		{ 0 },
+	};
+	static const struct fake_rule running[] = {
+		{ .method = "events.subscribe", .reply = "{\"seq\": 1, \"subscription\": 1}" },
+		{ .method = "vm.create", .reply = "{\"name\": \"web\"}" },
+		{ .method = "vm.start", .reply = "{\"name\": \"web\"}" },
+		{ .method = "console.open",
+		  .reply = "{\"stream\": {\"fd\": 0}}",
+		  .stream = "login: " },
+		{ .method = "vm.kill", .reply = "{}" },
+		{ .method = "vm.delete", .reply = "{}" },
+		{ 0 },
+	};
+	char buf[4096];
+	struct fake f;
+	pid_t pid;
+	int tty;
+
+	fake_start(&f, starting);
+	pid = vmctl_on_tty(&f, &tty, "run", "web", "--rm", NULL);
+	tty_expect(tty, "starting web", buf, sizeof(buf));
+	cr_assert_eq(write(tty, "\x03", 1), 1);
+	tty_expect(tty, "web: deleted", buf, sizeof(buf));
+	cr_assert_null(strstr(buf, "goes on"), "%s", buf);
+	cr_assert_eq(wait_exit(pid), 130);
+	close(tty);
+	expect_removed(&f);
+	fake_stop(&f);
+	fake_start(&f, running);
+	pid = vmctl_on_tty(&f, &tty, "run", "web", "--rm", NULL);
+	tty_expect(tty, "login: ", buf, sizeof(buf));
+	cr_assert_eq(kill(pid, SIGHUP), 0);
+	tty_expect(tty, "web: deleted", buf, sizeof(buf));
+	cr_assert_eq(wait_exit(pid), 128 + SIGHUP);
+	close(tty);
+	expect_removed(&f);
+	fake_stop(&f);
+}
+
 Test(vmctl_tty, delete_asks_at_a_terminal)
 {
 	static const struct fake_rule rules[] = { { .method = "vm.delete", .reply = "{}" }, { 0 } };

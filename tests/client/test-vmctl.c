@@ -309,6 +309,68 @@ Test(vmctl, fields_that_are_not_there)
 	fake_stop(&f);
 }
 
+Test(vmctl, run_refuses_before_it_creates)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.create", .reply = "{\"name\": \"web\"}" },
+		{ 0 },
+	};
+	static const char *const wrong[][4] = {
+		{ "run", "web", "--detach", "--rm" },  { "run", "web", "--escape", "wrong" },
+		{ "run", "web", "-o", "json" },        { "start", "web", "-c", "--no-wait" },
+		{ "start", "web", "-c", "--dry-run" }, { "console", "web", "-o", "json" },
+	};
+	struct outcome o;
+	struct fake f;
+	json_t *all;
+
+	fake_start(&f, rules);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		o = vmctl(&f, NULL, wrong[i][0], wrong[i][1], wrong[i][2], wrong[i][3], NULL);
+		EXPECT_CODE(o, 64);
+		outcome_free(&o);
+	}
+	all = fake_requests(&f);
+	cr_assert_eq(json_array_size(all), 0);
+	json_decref(all);
+	o = vmctl(&f, NULL, "run", "web", "--dry-run", NULL);
+	EXPECT_CODE(o, 0);
+	cr_assert_str_eq(o.out, "web: would be created and started\n");
+	outcome_free(&o);
+	all = fake_requests(&f);
+	cr_assert_eq(json_array_size(all), 1);
+	cr_assert(json_is_true(json_object_get(fake_params(all, "vm.create", 0), "dry_run")));
+	json_decref(all);
+	fake_stop(&f);
+}
+
+Test(vmctl, start_and_attach_by_pattern)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.list", .reply = "{\"vms\": [{\"name\": \"web\"}]}" },
+		{ .method = "vm.list",
+		  .reply = "{\"vms\": [{\"name\": \"a\"}, {\"name\": \"b\"}]}" },
+		{ .method = "vm.start", .reply = "{\"name\": \"web\"}" },
+		{ .method = "console.open", .reply = "{\"stream\": {\"fd\": 0}}", .stream = "x" },
+		{ 0 },
+	};
+	struct outcome o;
+	struct fake f;
+	json_t *all;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, ".", "start", "w*", "-c", NULL);
+	EXPECT_CODE(o, 0);
+	outcome_free(&o);
+	o = vmctl(&f, "", "start", "*", "-c", NULL);
+	EXPECT_CODE(o, 64);
+	outcome_free(&o);
+	all = fake_requests(&f);
+	cr_assert_str_eq(jsonx_str(fake_params(all, "console.open", 0), "vm", ""), "web");
+	json_decref(all);
+	fake_stop(&f);
+}
+
 Test(vmctl, glob_without_match)
 {
 	static const struct fake_rule rules[] = { { .method = "vm.list", .reply = "{\"vms\": []}" },
