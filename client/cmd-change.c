@@ -43,6 +43,11 @@ static int get_current(struct ctx *ctx, const char *vm, struct current *c)
 	return 0;
 }
 
+static void current_deinit(struct current *c)
+{
+	json_decref(c->info);
+}
+
 static json_t *copy(const json_t *value)
 {
 	json_t *c = json_deep_copy(value);
@@ -67,6 +72,81 @@ static int update(struct ctx *ctx, const char *vm, json_t *patch, int64_t genera
 	return ctx_call(ctx, "vm.update", params, ret_result);
 }
 
+static bool is_pending(const json_t *pending, const char *path)
+{
+	json_t *word;
+	size_t i;
+
+	json_array_foreach(pending, i, word) {
+		const char *field = json_string_value(word);
+		size_t len = field ? strlen(field) : 0;
+
+		if (field && strncmp(path, field, len) == 0 && (!path[len] || path[len] == '.'))
+			return true;
+	}
+	return false;
+}
+
+static void put_changes(const json_t *changes, const json_t *pending, bool running)
+{
+	json_t *change;
+	size_t i;
+
+	json_array_foreach(changes, i, change) {
+		cleanup_strbuf struct strbuf s = STRBUF_INIT;
+		const char *path = jsonx_str(change, "field", "");
+
+		clean_word(&s, path);
+		strbuf_append_str(&s, ": ");
+		patch_show(&s, json_object_get(change, "from"));
+		strbuf_append_str(&s, " -> ");
+		patch_show(&s, json_object_get(change, "to"));
+		if (running)
+			strbuf_append_str(&s, is_pending(pending, path) ? "  (at the next start)"
+			                                                : "  (now)");
+		printf("  %s\n", s.data ? s.data : "");
+	}
+}
+
+/*
+ * "web: changed" and what, with from which moment on; or that there was nothing to change. JSON is
+ * vmd's result. vmd tells the definition as stored: what only looks different is no change.
+ */
+static int tell_changes(struct ctx *ctx, const char *vm, const struct current *c,
+                        const json_t *result)
+{
+	cleanup_json json_t *changes =
+		patch_changes(c->definition, json_object_get(result, "definition"));
+	bool any = json_array_size(changes) != 0;
+
+	if (ctx->format == FORMAT_JSON)
+		return out_json(ctx, result);
+	if (ctx->quiet)
+		return EXIT_DONE;
+	printf("%s: %s\n", vm,
+	       !any                              ? "nothing to change"
+	       : args_has(&ctx->args, "dry-run") ? "would be changed"
+	                                         : "changed");
+	put_changes(changes, json_object_get(result, "pending"),
+	            json_is_integer(json_object_get(c->info, "pid")));
+	return EXIT_DONE;
+}
+
+/* "cpus": 2 and "balloon": true are short for objects: they become one when a member is set. */
+static void make_object(json_t *definition, const char *path)
+{
+	size_t len = strcspn(path, ".");
+	cleanup_free char *key = strndup(path, len);
+	const json_t *old = key ? json_object_get(definition, key) : NULL;
+
+	if (!path[len] || !old)
+		return;
+	if (json_is_integer(old) && strcmp(key, "cpus") == 0)
+		xset(definition, key, xpack("{s:I}", "count", json_integer_value(old)));
+	else if (json_is_boolean(old))
+		xset(definition, key, xpack("{}"));
+}
+
 static int put_change(struct ctx *ctx, json_t *definition, const char *text)
 {
 	const char *equals = strchr(text, '=');
@@ -78,6 +158,7 @@ static int put_change(struct ctx *ctx, json_t *definition, const char *text)
 	key = strndup(text, (size_t)(equals - text));
 	if (!key)
 		die_no_memory();
+	make_object(definition, key);
 	value = contract_schema_value("VmDefinition", key, equals + 1);
 	if (patch_put(definition, key, value, &ctx->err) < 0)
 		return usage_error(ctx, "%s", ctx->err.message);
@@ -105,12 +186,7 @@ static int try_set(struct ctx *ctx, const char *vm, int *code)
 	r = update(ctx, vm, patch, c.generation, args_has(&ctx->args, "dry-run"), &result);
 	if (r < 0)
 		return r;
-	if (json_array_size(json_object_get(result, "pending")) && !ctx->quiet)
-		print_hint("some of it comes into force at the next start; `vmctl status %s`", vm);
-	*code = ctx_done(ctx, result, "%s: %s", vm,
-	                 args_has(&ctx->args, "dry-run") ? "would be changed"
-	                 : json_object_size(patch) == 0  ? "nothing to change"
-	                                                 : "changed");
+	*code = tell_changes(ctx, vm, &c, result);
 	return 0;
 }
 
@@ -191,8 +267,59 @@ static int read_text(const char *path, json_t **ret, struct vmd_error *err)
 	return *ret ? 0 : -EINVAL;
 }
 
+/*
+ * Somebody else changed the VM meanwhile. What both did not touch is taken over: 0 with the present
+ * state in *c. When both changed a field, -EBUSY, and *c is the present state all the same: who
+ * edits again has been told.
+ */
+static int meet_conflict(struct ctx *ctx, const char *vm, const json_t *patch, struct current *c)
+{
+	cleanup_json json_t *before = c->info, *theirs = NULL;
+	const json_t *old = c->definition;
+	const char *field;
+	json_t *value;
+	int r;
+
+	c->info = NULL;
+	ctx->err = (struct vmd_error)VMD_ERROR_INIT;
+	r = get_current(ctx, vm, c);
+	if (r < 0) {
+		c->info = TAKE_PTR(before);
+		return r;
+	}
+	theirs = patch_diff(old, c->definition);
+	json_object_foreach(theirs, field, value) {
+		if (!json_object_get(patch, field))
+			continue;
+		(void)error_set(&ctx->err, ERROR_CONFLICT,
+		                "somebody else has changed '%s' since you began", field);
+		error_hint(&ctx->err, "`vmctl info %s` shows it; what you save next holds", vm);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+/* Writes what was edited, past changes of others to other fields. */
+static int write_edited(struct ctx *ctx, const char *vm, const json_t *patch, struct current *c,
+                        json_t **ret_result)
+{
+	int r = -EBUSY;
+
+	for (int i = 0; i < TRIES; i++) {
+		cleanup_json json_t *copied = copy(patch);
+
+		r = update(ctx, vm, copied, c->generation, false, ret_result);
+		if (r == 0 || ctx->err.kind != ERROR_CONFLICT)
+			return r;
+		r = meet_conflict(ctx, vm, patch, c);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
 /* One round of editing. 0: settled with *code; 1: the text is wrong and shall be edited again. */
-static int edit_round(struct ctx *ctx, const char *path, const struct current *c, int *code)
+static int edit_round(struct ctx *ctx, const char *path, struct current *c, int *code)
 {
 	cleanup_json json_t *wanted = NULL, *patch = NULL, *result = NULL;
 	const char *vm = ctx->args.names[0];
@@ -209,27 +336,34 @@ static int edit_round(struct ctx *ctx, const char *path, const struct current *c
 			*code = ctx_done(ctx, c->info, "%s: nothing changed", vm);
 			return 0;
 		}
-		r = update(ctx, vm, patch, c->generation, false, &result);
+		r = write_edited(ctx, vm, patch, c, &result);
 	}
 	if (r == 0) {
-		*code = ctx_done(ctx, result, "%s: changed", vm);
+		*code = tell_changes(ctx, vm, c, result);
 		return 0;
 	}
 	*code = ctx_fail(ctx, r, "'%s'", vm);
 	return isatty(STDIN_FILENO) && isatty(STDERR_FILENO) && confirm("Edit it again?");
 }
 
+/* Is there nothing in the file that would be lost with it? */
+static bool is_unchanged(const char *path, const json_t *definition)
+{
+	cleanup_json json_t *text = NULL;
+	struct vmd_error ignored = VMD_ERROR_INIT;
+
+	return read_text(path, &text, &ignored) == 0 && json_equal(text, definition);
+}
+
 int cmd_edit(struct ctx *ctx)
 {
 	const char *vm = ctx->args.names[0], *tmp = getenv("TMPDIR");
 	cleanup_free char *path = xasprintf("%s/vmctl-XXXXXX.json", tmp && *tmp ? tmp : "/tmp");
-	cleanup_json json_t *info = NULL;
-	struct current c = { 0 };
+	__attribute__((cleanup(current_deinit))) struct current c = { 0 };
 	int r = get_current(ctx, vm, &c), fd, code = EXIT_DONE;
 
 	if (r < 0)
 		return ctx_fail(ctx, r, "'%s'", vm);
-	info = c.info;
 	fd = mkostemps(path, 5, O_CLOEXEC);
 	if (fd < 0) {
 		r = error_set_errno(&ctx->err, errno, "cannot make '%s'", path);
@@ -244,7 +378,7 @@ int cmd_edit(struct ctx *ctx)
 	}
 	while (edit_round(ctx, path, &c, &code) > 0)
 		;
-	if (code)
+	if (code && !is_unchanged(path, c.definition))
 		print_hint("your text is kept in %s", path);
 	else
 		(void)unlink(path);
@@ -297,42 +431,6 @@ static int apply_create(struct ctx *ctx, const char *name, json_t *definition, j
 	xset(report, "action", xstring("create"));
 	xset(report, "result", json_incref(result));
 	return 0;
-}
-
-static bool is_pending(const json_t *pending, const char *path)
-{
-	json_t *word;
-	size_t i;
-
-	json_array_foreach(pending, i, word) {
-		const char *field = json_string_value(word);
-		size_t len = field ? strlen(field) : 0;
-
-		if (field && strncmp(path, field, len) == 0 && (!path[len] || path[len] == '.'))
-			return true;
-	}
-	return false;
-}
-
-static void put_changes(const json_t *changes, const json_t *pending, bool running)
-{
-	json_t *change;
-	size_t i;
-
-	json_array_foreach(changes, i, change) {
-		cleanup_strbuf struct strbuf s = STRBUF_INIT;
-		const char *path = jsonx_str(change, "field", "");
-
-		clean_word(&s, path);
-		strbuf_append_str(&s, ": ");
-		patch_show(&s, json_object_get(change, "from"));
-		strbuf_append_str(&s, " -> ");
-		patch_show(&s, json_object_get(change, "to"));
-		if (running)
-			strbuf_append_str(&s, is_pending(pending, path) ? "  (at the next start)"
-			                                                : "  (now)");
-		printf("  %s\n", s.data ? s.data : "");
-	}
 }
 
 static int apply_update(struct ctx *ctx, const char *name, json_t *definition,

@@ -141,7 +141,8 @@ int cmd_logs(struct ctx *ctx)
 	r = ctx_call(ctx, "vm.logs", params, &result);
 	if (r < 0)
 		return ctx_fail(ctx, r, "logs of '%s'", vm);
-	if (args_has(&ctx->args, "follow")) {
+	/* A VM that does not run says no more: then the text comes, and that is all. */
+	if (json_object_get(result, "stream")) {
 		fd = rpc_take_fd(ctx->rpc,
 		                 (size_t)jsonx_int(json_object_get(result, "stream"), "fd", 0));
 		if (fd < 0)

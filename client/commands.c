@@ -82,7 +82,7 @@ static const struct option_def list_options[] = {
 };
 
 static const struct option_def logs_options[] = {
-	{ "follow", 'f', NULL, "go on with new lines" },
+	{ "follow", 'f', NULL, "go on with new lines until the VM ends" },
 	{ "tail", 'n', "LINES", "only the last lines" },
 	{ "since", 0, "TIME", "only lines from then on: 10m (ago), 2026-01-31 12:00 or @seconds" },
 	{ "timestamps", 't', NULL, "each line begins with its time (UTC)" },
@@ -286,8 +286,10 @@ const struct command commands[] = {
 	  "Keys are dotted paths (boot.cmdline, disks.0.readonly); values are JSON where the field "
 	  "takes it, else text. null removes a field.",
 	  change_options, NULL, 2, -1, CMD_VMS, cmd_set },
-	{ "edit", NULL, "NAME", "change a definition in $VISUAL or $EDITOR", NULL, none, NULL, 1, 1,
-	  CMD_VMS, cmd_edit },
+	{ "edit", NULL, "NAME", "change a definition in $VISUAL or $EDITOR",
+	  "A text that is refused may be edited again, or is kept in a file that is named. What "
+	  "others changed meanwhile stays; where they changed the same field, that is told.",
+	  none, NULL, 1, 1, CMD_VMS, cmd_edit },
 	{ "apply", NULL, "", "create or change VMs as a file says",
 	  "The file is the whole truth about a VM: fields it does not have go back to their default. "
 	  "Identity (uuid, owner, MAC addresses) stays.",

@@ -378,18 +378,25 @@ static int read_base(struct ctx *ctx, json_t **ret)
 {
 	const char *path = args_str(&ctx->args, "file");
 	cleanup_free char *dir = NULL;
+	size_t pos;
 	int r;
 
 	if (!path) {
 		*ret = xpack("{}");
 		return 0;
 	}
+	pos = 0;
+	(void)args_next(&ctx->args, "file", &pos);
+	if (args_next(&ctx->args, "file", &pos))
+		return error_set(&ctx->err, ERROR_INVALID, "-f: one definition at a time");
 	r = definition_read_file(path, ret, &dir, &ctx->err);
 	if (r < 0)
 		return r;
 	if (!json_is_object(*ret)) {
 		json_decref(*ret);
-		return error_set(&ctx->err, ERROR_INVALID, "'%s' holds no JSON object", path);
+		(void)error_set(&ctx->err, ERROR_INVALID, "'%s' holds no JSON object", path);
+		error_hint(&ctx->err, "`vmctl apply -f FILE --plan` checks a list of definitions");
+		return -EINVAL;
 	}
 	definition_resolve(*ret, dir);
 	return 0;

@@ -26,6 +26,15 @@ static void expect_begins(const char *text, const char *want)
 	}
 }
 
+/* The path in "your text is kept in PATH" (static storage). */
+static const char *kept_file(const char *err)
+{
+	static char path[256];
+
+	cr_assert_eq(sscanf(strstr(err, "kept in "), "kept in %255s", path), 1);
+	return path;
+}
+
 TestSuite(vmctl, .timeout = 60);
 
 static const char two_vms[] =
@@ -450,7 +459,10 @@ static const struct fake_rule set_rules[] = {
 	          "\"/d\", \"format\": \"raw\"}], \"nics\": [{\"network\": \"user\", \"mac\": "
 	          "\"52:54:00:00:00:01\"}]}}" },
 	{ .method = "vm.update",
-	  .reply = "{\"name\": \"web\", \"generation\": 6, \"pending\": [\"memory\"]}" },
+	  .reply = "{\"name\": \"web\", \"generation\": 6, \"pending\": [\"memory\"], "
+	           "\"definition\": {\"name\": \"web\", \"memory\": \"2G\", \"labels\": {\"a\": "
+	           "\"1\", \"b\": \"2\"}, \"disks\": [{\"path\": \"/d\", \"format\": \"raw\"}], "
+	           "\"nics\": [{\"network\": \"user\", \"mac\": \"52:54:00:00:00:01\"}]}}" },
 	{ 0 },
 };
 
@@ -469,7 +481,8 @@ Test(vmctl, set_sends_a_merge_patch)
 	o = vmctl(&f, NULL, "set", "web", "memory=2G", "labels.a=null", "labels.b=2",
 	          "disks.0.readonly=true", NULL);
 	EXPECT_CODE(o, 0);
-	EXPECT_IN(o.err, "next start");
+	cr_assert_str_eq(o.out, "web: changed\n  memory: 1G -> 2G  (at the next start)\n"
+	                        "  labels.b: (default) -> 2  (now)\n");
 	all = fake_requests(&f);
 	params = fake_params(all, "vm.update", 0);
 	expect_json(json_object_get(params, "set"), want);
@@ -495,7 +508,8 @@ Test(vmctl, apply_plans_and_keeps_identity)
 	          "[{\"path\": \"/d\", \"format\": \"raw\"}], \"nics\": [{\"network\": \"user\"}]}",
 	          "apply", "-f", "-", "--plan", NULL);
 	EXPECT_CODE(o, 0);
-	cr_assert_str_eq(o.out, "web: would be changed\n  memory: 1G -> 2G  (at the next start)\n");
+	cr_assert_str_eq(o.out, "web: would be changed\n  memory: 1G -> 2G  (at the next start)\n"
+	                        "  labels.b: (default) -> 2  (now)\n");
 	all = fake_requests(&f);
 	params = fake_params(all, "vm.update", 0);
 	cr_assert(json_is_true(json_object_get(params, "dry_run")));
@@ -524,6 +538,105 @@ Test(vmctl, edit_sends_what_changed)
 	setenv("EDITOR", "false", 1);
 	o = vmctl(&f, NULL, "edit", "web", NULL);
 	EXPECT_CODE(o, 1);
+	outcome_free(&o);
+	fake_stop(&f);
+}
+
+Test(vmctl, set_a_member_of_what_is_written_short)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.get",
+		  .reply = "{\"name\": \"web\", \"generation\": 5, \"pid\": null, \"definition\": "
+		           "{\"name\": \"web\", \"cpus\": 2, \"balloon\": true}}" },
+		{ .method = "vm.update",
+		  .reply =
+		          "{\"name\": \"web\", \"generation\": 6, \"pending\": [], \"definition\": "
+		          "{\"name\": \"web\", \"cpus\": 2, \"balloon\": true}}" },
+		{ 0 },
+	};
+	struct outcome o;
+	struct fake f;
+	json_t *all;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, NULL, "set", "web", "cpus.model=host", "balloon.deflate_on_oom=true", NULL);
+	EXPECT_CODE(o, 0);
+	all = fake_requests(&f);
+	expect_json(json_object_get(fake_params(all, "vm.update", 0), "set"),
+	            "{\"cpus\": {\"count\": 2, \"model\": \"host\"}, \"balloon\": "
+	            "{\"deflate_on_oom\": true}}");
+	json_decref(all);
+	outcome_free(&o);
+	fake_stop(&f);
+}
+
+/* The fields that others changed meanwhile stay as they made them; the same field is told. */
+Test(vmctl, edit_meets_a_change_of_others)
+{
+	static const char begun[] = "{\"generation\": 5, \"pid\": null, \"definition\": {\"name\": "
+				    "\"web\", \"memory\": \"1G\", \"cpus\": 1}}";
+	static const char others[] =
+		"{\"generation\": 6, \"pid\": null, \"definition\": {\"name\": "
+		"\"web\", \"memory\": \"1G\", \"cpus\": 4}}";
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.get", .reply = begun },
+		{ .method = "vm.get", .reply = others },
+		{ .method = "vm.get", .reply = begun },
+		{ .method = "vm.get", .reply = others },
+		{ .method = "vm.update", .reply = ERROR_REPLY("conflict") },
+		{ .method = "vm.update",
+		  .reply =
+		          "{\"name\": \"web\", \"generation\": 7, \"pending\": [], \"definition\": "
+		          "{\"name\": \"web\", \"memory\": \"3G\", \"cpus\": 4}}" },
+		{ .method = "vm.update", .reply = ERROR_REPLY("conflict") },
+		{ 0 },
+	};
+	const json_t *params;
+	struct outcome o;
+	struct fake f;
+	json_t *all;
+
+	fake_start(&f, rules);
+	setenv("TMPDIR", f.dir, 1);
+	setenv("EDITOR", "sed -i s/1G/3G/", 1);
+	o = vmctl(&f, NULL, "edit", "web", NULL);
+	EXPECT_CODE(o, 0);
+	cr_assert_str_eq(o.out, "web: changed\n  memory: 1G -> 3G\n");
+	outcome_free(&o);
+	all = fake_requests(&f);
+	params = fake_params(all, "vm.update", 1);
+	cr_assert_eq(jsonx_int(params, "if_generation", 0), 6);
+	expect_json(json_object_get(params, "set"), "{\"memory\": \"3G\"}");
+	json_decref(all);
+	setenv("EDITOR", "sed -i 's/: 1/: 2/'", 1);
+	o = vmctl(&f, NULL, "edit", "web", NULL);
+	EXPECT_CODE(o, 1);
+	EXPECT_IN(o.err, "somebody else has changed 'cpus'");
+	EXPECT_IN(o.err, "your text is kept in ");
+	cr_assert_eq(unlink(kept_file(o.err)), 0);
+	outcome_free(&o);
+	/* An editor that fails and changed nothing: there is nothing to keep. */
+	setenv("EDITOR", "false", 1);
+	o = vmctl(&f, NULL, "edit", "web", NULL);
+	EXPECT_CODE(o, 1);
+	cr_assert_null(strstr(o.err, "kept in"), "%s", o.err);
+	outcome_free(&o);
+	fake_stop(&f);
+}
+
+Test(vmctl, logs_follow_a_vm_that_does_not_run)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.logs", .reply = "{\"text\": \"the end\\n\"}" },
+		{ 0 },
+	};
+	struct outcome o;
+	struct fake f;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, NULL, "logs", "-f", "web", NULL);
+	EXPECT_CODE(o, 0);
+	cr_assert_str_eq(o.out, "the end\n");
 	outcome_free(&o);
 	fake_stop(&f);
 }
