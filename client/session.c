@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -161,39 +162,60 @@ static int wait_ready(int notify_fd, int pidfd)
 	}
 }
 
-/* Where the daemon's stderr goes: $XDG_STATE_HOME/vmd/vmd.log. */
+/* Where the daemon's stderr goes: $XDG_STATE_HOME/vmd/vmd.log. Where there can be none, a file in
+ * memory keeps what it says until it is ready. */
 static int open_log(char **ret_path)
 {
 	const char *base = env_path("XDG_STATE_HOME"), *home = env_path("HOME");
 	cleanup_free char *dir = NULL;
+	int fd;
 
 	*ret_path = NULL;
 	if (base)
 		dir = xasprintf("%s/vmd", base);
 	else if (home)
 		dir = xasprintf("%s/.local/state/vmd", home);
-	if (!dir || fs_mkdir_p(dir, 0700) < 0)
-		return -ENOENT;
-	*ret_path = xasprintf("%s/vmd.log", dir);
-	return open(*ret_path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (dir && fs_mkdir_p(dir, 0700) == 0) {
+		cleanup_free char *path = xasprintf("%s/vmd.log", dir);
+
+		fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd >= 0) {
+			*ret_path = TAKE_PTR(path);
+			return fd;
+		}
+	}
+	return memfd_create("vmd.log", MFD_CLOEXEC);
 }
 
-static void add_last_line(int log_fd, off_t from, struct vmd_error *err)
+/* "2026-01-31T12:00:00.000Z vmd: err: why" or "<3>why": only why. */
+static const char *skip_stamp(const char *line)
 {
-	char text[512];
+	static const char *const marks[] = { "vmd: err: ", "vmd: crit: ", "vmd: " };
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		const char *found = strstr(line, marks[i]);
+
+		if (found && found - line < 40)
+			return found + strlen(marks[i]);
+	}
+	return line;
+}
+
+/* What the daemon said last, in text; empty if nothing. */
+static void read_last_line(int log_fd, off_t from, char *text, size_t len)
+{
+	cleanup_free char *all = xcalloc(1, len);
 	struct stat st;
-	ssize_t n;
+	ssize_t n = 0;
 	char *line;
 
-	if (log_fd < 0 || fstat(log_fd, &st) < 0 || st.st_size <= from)
-		return;
-	from = MAX_OF(from, st.st_size - (off_t)sizeof(text) + 1);
-	n = pread(log_fd, text, sizeof(text) - 1, from);
-	while (n > 0 && text[n - 1] == '\n')
+	if (log_fd >= 0 && fstat(log_fd, &st) == 0 && st.st_size > from)
+		n = pread(log_fd, all, len - 1, MAX_OF(from, st.st_size - (off_t)len + 1));
+	while (n > 0 && all[n - 1] == '\n')
 		n--;
-	text[MAX_OF(n, 0)] = '\0';
-	line = strrchr(text, '\n');
-	error_hint(err, "its last words: %.150s", line ? line + 1 : text);
+	all[MAX_OF(n, 0)] = '\0';
+	line = strrchr(all, '\n');
+	snprintf(text, len, "%s", skip_stamp(line ? line + 1 : all));
 }
 
 /* Started in /, since a daemon that stands in a directory keeps its file system busy. */
@@ -226,7 +248,7 @@ static int run_daemon(struct vmd_error *err)
 {
 	cleanup_close int notify_fd = -EBADF, log_fd = -EBADF, pidfd = -EBADF;
 	cleanup_free char *vmd = find_vmd(), *log_path = NULL;
-	char name[64];
+	char name[64], why[512];
 	struct stat st = { 0 };
 	int r;
 
@@ -242,11 +264,13 @@ static int run_daemon(struct vmd_error *err)
 	r = wait_ready(notify_fd, pidfd);
 	if (r > 0)
 		return 0;
+	read_last_line(log_fd, st.st_size, why, sizeof(why));
 	(void)error_set(err, r == 0 ? ERROR_INTERNAL : ERROR_TIMEOUT,
-	                r == 0 ? "the session daemon ended while it started (%s)"
-	                       : "the session daemon was not ready within 30 s (%s)",
-	                log_path ? log_path : vmd);
-	add_last_line(log_fd, st.st_size, err);
+	                "the session daemon %s%s%.300s",
+	                r == 0 ? "ended while it started" : "was not ready within 30 s",
+	                *why ? ": " : "", why);
+	error_hint(err, "it is '%s'; %s%s", vmd, log_path ? "its log is " : "it has no log",
+	           log_path ? log_path : "");
 	return -ENOTCONN;
 }
 

@@ -230,8 +230,9 @@ static int connect_to(struct ctx *ctx, bool may_start)
 	if (session && may_start && (r == -ENOENT || r == -ECONNREFUSED)) {
 		ctx->err = (struct vmd_error)VMD_ERROR_INIT;
 		r = session_start(path, &ctx->err);
-		if (r == 0)
-			r = rpc_connect(path, &ctx->rpc, &ctx->err);
+		if (r < 0)
+			return r; /* it has said why */
+		r = rpc_connect(path, &ctx->rpc, &ctx->err);
 	}
 	return r < 0 ? explain_away(ctx, path, r) : 0;
 }

@@ -823,8 +823,14 @@ Test(vmctl, session_daemon_that_fails)
 	                         "./vmctl list; r=$?; test -e started && exit $r", err,
 	                         sizeof(err)),
 	             7, "%s", err);
-	EXPECT_IN(err, "the session daemon ended while it started");
-	EXPECT_IN(err, "hint: its last words: boom: --session");
+	EXPECT_IN(err, "list: the session daemon ended while it started: boom: --session\n");
+	EXPECT_IN(err, "/vmd'; its log is ");
+	/* Without a place for a log it still says why. */
+	cr_assert_eq(run_as_user("echo \"vmd: err: boom: $1\" >&2; exit 1",
+	                         "env -u XDG_STATE_HOME HOME=/nonexistent ./vmctl list", err,
+	                         sizeof(err)),
+	             7, "%s", err);
+	EXPECT_IN(err, "ended while it started: boom: --session\n");
 	/* A socket that was named is never started for; version and completion start nothing. */
 	cr_assert_eq(run_as_user("touch ${0%/*}/started",
 	                         "./vmctl -s run/x list; ./vmctl version; ./vmctl "
@@ -839,4 +845,5 @@ Test(vmctl, session_daemon_that_fails)
 	                    err, sizeof(err)),
 		0, "%s", err);
 	EXPECT_IN(err, "not a directory of ours alone");
+	cr_assert_null(strstr(err, "is it running"), "%s", err);
 }
