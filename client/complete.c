@@ -5,8 +5,12 @@
 #include <string.h>
 
 #include "client/cmd.h"
+#include "client/contractview.h"
+#include "client/definition.h"
 #include "client/die.h"
+#include "client/handlers.h"
 #include "client/help.h"
+#include "client/output.h"
 #include "common/jsonx.h"
 
 /*
@@ -65,6 +69,38 @@ static void offer_rows(json_t *result, const char *list, const char *key, const 
 	json_decref(result);
 }
 
+/* Fields of a definition: "memory=", and "boot." for what has fields itself. */
+static void offer_fields(const char *prefix)
+{
+	const char *dot = strrchr(prefix, '.');
+	cleanup_free char *head = dot ? strndup(prefix, (size_t)(dot - prefix)) : xstrdup("");
+	const json_t *schema;
+	const char *key;
+	json_t *field;
+
+	if (!head)
+		die_no_memory();
+	schema = contract_resolve(contract_schema_find("VmDefinition", head));
+	json_object_foreach(json_object_get(schema, "properties"), key, field) {
+		const json_t *target = contract_resolve(field);
+		bool object = json_object_get(target, "properties") != NULL;
+		cleanup_free char *word =
+			xasprintf("%s%s%s%s", head, *head ? "." : "", key, object ? "." : "=");
+
+		offer(word, prefix,
+		      jsonx_str(field, "description", jsonx_str(target, "description", "")));
+	}
+}
+
+static void offer_methods(const char *prefix)
+{
+	json_t *method;
+	size_t i;
+
+	json_array_foreach(json_object_get(contract_document(), "methods"), i, method)
+		offer(jsonx_str(method, "name", ""), prefix, jsonx_str(method, "summary", ""));
+}
+
 static void offer_operand(struct ctx *ctx, const struct command *noun, const struct command *cmd,
                           const char *vm, size_t index, const char *prefix)
 {
@@ -82,8 +118,14 @@ static void offer_operand(struct ctx *ctx, const struct command *noun, const str
 	else if (cmd->run == cmd_completion)
 		for (size_t i = 0; i < 3; i++)
 			offer(((const char *const[]){ "bash", "zsh", "fish" })[i], prefix, "");
-	else if (cmd->run == cmd_help)
+	else if (cmd->run == cmd_set && vm)
+		offer_fields(prefix);
+	else if (cmd->run == cmd_help && index == 0) {
 		offer_commands(commands, prefix);
+		offer_methods(prefix);
+	} else if (cmd->run == cmd_call && index == 0) {
+		offer_methods(prefix);
+	}
 }
 
 static const struct option_def *find_option(const struct command *cmd, const char *word)
@@ -100,8 +142,32 @@ static const struct option_def *find_option(const struct command *cmd, const cha
 	return NULL;
 }
 
-/* A value of the option is being typed: those with a fixed set of words. */
-static void offer_values(const struct option_def *o, const char *prefix)
+/* Labels that VMs have, each once. */
+static void offer_labels(struct ctx *ctx, const char *head, const char *prefix)
+{
+	cleanup_json json_t *seen = xpack("{}"), *result = NULL;
+	const char *key;
+	json_t *vm, *value;
+	size_t i;
+
+	result = ask(ctx, "vm.list", xpack("{s:[s]}", "fields", "definition"));
+	json_array_foreach(json_object_get(result, "vms"), i, vm) {
+		json_object_foreach((json_t *)(uintptr_t)json_path(vm, "definition.labels"), key,
+		                    value) {
+			cleanup_free char *word =
+				xasprintf("%s%s=%s", head, key, json_string_value(value));
+
+			if (!json_object_get(seen, word))
+				offer(word, prefix, "");
+			xset(seen, word, json_true());
+		}
+	}
+}
+
+/* A value of the option is being typed: live names, or those with a fixed set of words. head stands
+ * before each: "--output=", or nothing. */
+static void offer_values(struct ctx *ctx, const struct command *cmd, const struct option_def *o,
+                         const char *head, const char *prefix)
 {
 	static const struct {
 		const char *option, *words[12];
@@ -111,17 +177,62 @@ static void offer_values(const struct option_def *o, const char *prefix)
 		{ "arch", { "x86_64", "aarch64" } },
 		{ "firmware", { "bios", "uefi" } },
 		{ "display", { "none", "vnc" } },
-		{ "state",
-		  { "defined", "starting", "running", "paused", "suspending", "suspended",
-		    "stopping", "stopped", "failed", "unresponsive" } },
+		{ "console", { "serial", "virtio", "on", "off" } },
+		{ "tpm", { "off", "on", "tis", "crb" } },
+		{ "nic", { "user", "tap", "none" } },
+		{ "rng", { "on", "off" } },
+		{ "watchdog", { "on", "off" } },
+		{ "balloon", { "on", "off", "deflate_on_oom", "free_page_reporting" } },
+		{ "autostart", { "on", "off" } },
+		{ "restart", { "no", "on-failure", "always" } },
+		{ "protect", { "delete", "stop", "delete,stop" } },
+		{ "on-reboot", { "restart", "stop" } },
+		{ "on-poweroff", { "stop", "restart" } },
+		{ "on-panic", { "stop", "restart", "pause" } },
+		{ "on-watchdog", { "restart", "stop", "pause", "none" } },
+		{ "on-host-shutdown", { "stop", "suspend", "kill", "leave" } },
 		{ "for",
 		  { "running", "paused", "stopped", "suspended", "kernel", "init", "login" } },
 	};
+	static const char *const vm_states[] = { "defined",      "starting",   "running",
+		                                 "paused",       "suspending", "suspended",
+		                                 "stopping",     "stopped",    "failed",
+		                                 "unresponsive", NULL };
+	static const char *const job_states[] = { "running", "done", "failed", "cancelled", NULL };
+	static const char *const disks[] = { "qcow2", "raw", NULL };
+	static const char *const pictures[] = { "png", "ppm", NULL };
+	const char *const *words = NULL;
 
-	for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
-		if (strcmp(sets[i].option, o->name) == 0)
-			for (const char *const *w = sets[i].words; *w; w++)
-				offer(*w, prefix, "");
+	if (strcmp(o->name, "label") == 0 && cmd && cmd->options != create_options)
+		offer_labels(ctx, head, prefix);
+	if (strcmp(o->name, "vm") == 0)
+		offer_rows(ask(ctx, "vm.list", xpack("{}")), "vms", "name", "state", prefix);
+	if (strcmp(o->name, "state") == 0)
+		words = cmd && cmd->run == cmd_job_list ? job_states : vm_states;
+	if (strcmp(o->name, "format") == 0)
+		words = cmd && cmd->run == cmd_screenshot ? pictures : disks;
+	for (size_t i = 0; i < ARRAY_SIZE(sets) && !words; i++)
+		if (strcmp(sets[i].option, o->name) == 0 && o->arg)
+			words = sets[i].words;
+	for (; words && *words; words++) {
+		cleanup_free char *word = xasprintf("%s%s", head, *words);
+
+		offer(word, prefix, "");
+	}
+}
+
+/* "--output=j" in one word. */
+static void offer_assigned(struct ctx *ctx, const struct command *cmd, const char *word)
+{
+	size_t len = strcspn(word, "=");
+	cleanup_free char *name = strndup(word, len), *head = strndup(word, len + 1);
+	const struct option_def *o;
+
+	if (!name || !head)
+		die_no_memory();
+	o = find_option(cmd, name);
+	if (o && o->arg)
+		offer_values(ctx, cmd, o, head, word);
 }
 
 /* Where the words before the last one lead. */
@@ -135,6 +246,8 @@ struct place {
 static void walk_word(struct ctx *ctx, struct place *p, const char *word)
 {
 	if (p->value_of) {
+		if (strcmp(word, "=") == 0) /* bash makes three words of --output=json */
+			return;
 		if (strcmp(p->value_of->name, "socket") == 0)
 			ctx->socket = word;
 		p->value_of = NULL;
@@ -182,7 +295,9 @@ int cmd_complete(struct ctx *ctx)
 		walk_word(ctx, &p, ctx->args.names[i]);
 	prefix = ctx->args.names[ctx->args.n_names - 1];
 	if (p.value_of)
-		offer_values(p.value_of, prefix);
+		offer_values(ctx, p.cmd, p.value_of, "", strcmp(prefix, "=") == 0 ? "" : prefix);
+	else if (strncmp(prefix, "--", 2) == 0 && strchr(prefix, '='))
+		offer_assigned(ctx, p.cmd, prefix);
 	else if (prefix[0] == '-')
 		offer_all_options(&p, prefix);
 	else if (p.cmd)

@@ -8,5 +8,8 @@ _vmctl()
 	for line in "${lines[@]}"; do
 		COMPREPLY+=("${line%%$'\t'*}")
 	done
+	# A field of a definition goes on behind it.
+	[[ ${#COMPREPLY[@]} -gt 0 && ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace 2> /dev/null
+	return 0
 }
 complete -o default -F _vmctl vmctl

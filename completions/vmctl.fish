@@ -9,5 +9,7 @@ function __vmctl_complete
 		__fish_complete_path (commandline -ct)
 	end
 end
+# fish has completions for OpenBSD's vmctl: they are loaded now, to be taken away, and not later.
+complete -C 'vmctl ' > /dev/null
 complete -c vmctl -e
 complete -c vmctl -f -a '(__vmctl_complete)'

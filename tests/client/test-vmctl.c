@@ -712,6 +712,38 @@ Test(vmctl, completion_from_the_table_and_live_names)
 	o = vmctl(&f, NULL, "__complete", "--", "-o", "j", NULL);
 	cr_assert_str_eq(o.out, "json\t\n");
 	outcome_free(&o);
+	o = vmctl(&f, NULL, "__complete", "--", "list", "--output=j", NULL); /* zsh, fish */
+	cr_assert_str_eq(o.out, "--output=json\t\n");
+	outcome_free(&o);
+	o = vmctl(&f, NULL, "__complete", "--", "set", "web", "boot.k", NULL);
+	EXPECT_IN(o.out, "boot.kernel=\t");
+	outcome_free(&o);
+	o = vmctl(&f, NULL, "__complete", "--", "set", "web", "boo", NULL);
+	EXPECT_IN(o.out, "boot.\t");
+	outcome_free(&o);
+	fake_stop(&f);
+}
+
+Test(vmctl, completion_of_labels)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.list",
+		  .reply = "{\"vms\": [{\"definition\": {\"labels\": {\"tier\": \"a\"}}}, "
+		           "{\"definition\": {}}, {\"definition\": {\"labels\": {\"tier\": "
+		           "\"a\", \"team\": \"b\"}}}]}" },
+		{ 0 },
+	};
+	struct outcome o;
+	struct fake f;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, NULL, "__complete", "--", "stop", "-l", "t", NULL);
+	cr_assert_str_eq(o.out, "tier=a\t\nteam=b\t\n");
+	outcome_free(&o);
+	/* A label that is made has not been there before. */
+	o = vmctl(&f, NULL, "__complete", "--", "create", "-l", "t", NULL);
+	cr_assert_str_eq(o.out, "");
+	outcome_free(&o);
 	fake_stop(&f);
 }
 
@@ -770,6 +802,12 @@ Test(vmctl, completion_in_bash)
 	expect_bash(&f, "vmctl stop \"\"", "db web ");
 	expect_bash(&f, "vmctl stop db w", "web ");
 	expect_bash(&f, "vmctl logs --foll", "--follow ");
+	/* As bash cuts "--output=j": at the sign. */
+	expect_bash(&f, "vmctl list --output =", "table json ");
+	expect_bash(&f, "vmctl list --output = j", "json ");
+	expect_bash(&f, "vmctl set web mem", "memory= ");
+	expect_bash(&f, "vmctl call vm.li", "vm.list ");
+	expect_bash(&f, "vmctl job list --state do", "done ");
 	fake_stop(&f);
 }
 
