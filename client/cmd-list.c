@@ -103,6 +103,8 @@ static int list_params(struct ctx *ctx, json_t **ret)
 		xset(params, "fields", fields);
 	if (code)
 		return code;
+	if (args_has(&ctx->args, "all") && (labels || state || ctx->args.n_names))
+		return usage_error(ctx, "--all and a choice of VMs exclude each other");
 	if (labels)
 		xset(params, "labels", json_incref(labels));
 	if (state)

@@ -33,9 +33,10 @@ enum format {
 struct ctx;
 
 enum command_flags {
-	CMD_VMS = 1 << 0,   /* operands are VM names (completion) */
-	CMD_MANY = 1 << 1,  /* several names, globs, --label and --all */
-	CMD_HIDDEN = 1 << 2 /* in neither help nor completion: a word answered with advice */
+	CMD_VMS = 1 << 0,    /* operands are VM names (completion) */
+	CMD_MANY = 1 << 1,   /* several names, globs, --label and --all */
+	CMD_HIDDEN = 1 << 2, /* in neither help nor completion */
+	CMD_ADVICE = 1 << 3  /* a word of another tool, answered with advice whatever follows */
 };
 
 struct command {

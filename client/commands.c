@@ -77,6 +77,7 @@ static const struct option_def wait_options[] = {
 static const struct option_def list_options[] = {
 	{ "label", 'l', "KEY=VALUE", "VMs that have this label (repeat: all of them)" },
 	{ "state", 0, "STATE", "VMs in this state" },
+	{ "all", 'a', NULL, "every VM, whatever its state (as without options)" },
 	OPT_FIELDS,
 	{ 0 },
 };
@@ -219,6 +220,16 @@ static const char many_text[] =
 	"Names may be several, or patterns in quotes ('web-*'), or chosen by --label or --all. Each VM "
 	"has its own result; exit code 2 tells that some failed.";
 
+#define ELSEWHERE(word)                                                               \
+	{                                                                             \
+		word, NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN | CMD_ADVICE, \
+			cmd_elsewhere                                                 \
+	}
+#define ABSENT(word)                                                                             \
+	{                                                                                        \
+		word, NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN | CMD_ADVICE, cmd_absent \
+	}
+
 const struct command commands[] = {
 	{ "Life", NULL, NULL, "Life", NULL, NULL, NULL, 0, 0, 0, NULL },
 	{ "create", "new", "[NAME]", "define a VM",
@@ -314,15 +325,47 @@ const struct command commands[] = {
 	{ "completion", NULL, "SHELL", "print the completion script for bash, zsh or fish", NULL,
 	  none, NULL, 1, 1, 0, cmd_completion },
 
-	{ "destroy", NULL, "[NAME]", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_destroy },
-	{ "load", NULL, "[FILE]", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_load },
-	{ "define", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "undefine", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "save", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "restore", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "reload", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "monitor", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
-	{ "doctor", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_elsewhere },
+	{ "destroy", NULL, "[NAME]", "", NULL, none, NULL, 0, -1, CMD_HIDDEN | CMD_ADVICE,
+	  cmd_destroy },
+	{ "load", NULL, "[FILE]", "", NULL, none, NULL, 0, -1, CMD_HIDDEN | CMD_ADVICE, cmd_load },
+	ELSEWHERE("define"),
+	ELSEWHERE("undefine"),
+	ELSEWHERE("save"),
+	ELSEWHERE("managedsave"),
+	ELSEWHERE("restore"),
+	ELSEWHERE("reload"),
+	ELSEWHERE("monitor"),
+	ELSEWHERE("event"),
+	ELSEWHERE("qemu-monitor-command"),
+	ELSEWHERE("query"),
+	ELSEWHERE("doctor"),
+	ELSEWHERE("nodeinfo"),
+	ELSEWHERE("dominfo"),
+	ELSEWHERE("domstate"),
+	ELSEWHERE("domstats"),
+	ELSEWHERE("dumpxml"),
+	ELSEWHERE("config"),
+	ELSEWHERE("setmem"),
+	ELSEWHERE("setvcpus"),
+	ELSEWHERE("autostart"),
+	ELSEWHERE("enable"),
+	ELSEWHERE("disable"),
+	ELSEWHERE("protect"),
+	ELSEWHERE("unprotect"),
+	ELSEWHERE("attach-disk"),
+	ELSEWHERE("vol-create"),
+	ELSEWHERE("login"),
+	ELSEWHERE("shell"),
+	ABSENT("send"),
+	ABSENT("receive"),
+	ABSENT("migrate"),
+	ABSENT("clone"),
+	ABSENT("exec"),
+	ABSENT("copy"),
+	ABSENT("file"),
+	ABSENT("image"),
+	ABSENT("network"),
+	ABSENT("detach"),
 	{ "__complete", NULL, "", "", NULL, none, NULL, 0, -1, CMD_HIDDEN, cmd_complete },
 	{ 0 },
 };

@@ -71,3 +71,4 @@ int cmd_host_doctor(struct ctx *ctx);
 int cmd_destroy(struct ctx *ctx);
 int cmd_load(struct ctx *ctx);
 int cmd_elsewhere(struct ctx *ctx);
+int cmd_absent(struct ctx *ctx);

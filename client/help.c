@@ -347,6 +347,11 @@ int cmd_help(struct ctx *ctx)
 	if (!word)
 		return help_print(ctx, NULL, NULL);
 	c = command_find(commands, word, ctx->prefixes);
+	if (c && c->flags & CMD_ADVICE) {
+		ctx->cmd = c;
+		ctx->args.n_names = 0;
+		return c->run(ctx);
+	}
 	if (!c || (c->flags & CMD_HIDDEN))
 		return help_method(ctx, word) ? EXIT_DONE : unknown_topic(word);
 	if (ctx->args.n_names == 1)

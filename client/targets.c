@@ -128,9 +128,9 @@ int targets_resolve(struct ctx *ctx, char ***ret, size_t *ret_n, bool *ret_many)
 	if (all && ctx->args.n_names)
 		return usage_error(ctx, "--all and names exclude each other");
 	if (!all && !labels && !ctx->args.n_names) {
-		code = usage_error(ctx, "which VM?");
-		print_hint("name one or more, or use a pattern, --label KEY=VALUE or --all");
-		return code;
+		error_hint(&ctx->err,
+		           "name one or more, or use a pattern, --label KEY=VALUE or --all");
+		return usage_error(ctx, "which VM?");
 	}
 	code = resolve(ctx, &list, labels, ret_many);
 	if (code) {

@@ -8,6 +8,7 @@
 
 #include "client/cmd.h"
 #include "client/die.h"
+#include "client/handlers.h"
 #include "client/help.h"
 #include "client/output.h"
 #include "client/session.h"
@@ -206,6 +207,10 @@ static int explain_away(struct ctx *ctx, const char *path, int r)
 	}
 	if (r == -ENAMETOOLONG)
 		return r;
+	/* In OpenBSD's vmctl, create -s SIZE makes a disk. */
+	if (!strchr(path, '/') && ctx->cmd && ctx->cmd->run == cmd_create)
+		error_hint(&ctx->err,
+		           "-s is the socket; `vmctl disk create NAME SIZE` makes a disk");
 	if (!ctx->err.hint[0] && strcmp(path, "/run/vmd/vmd.sock") == 0)
 		error_hint(&ctx->err, "start it with: systemctl start vmd.socket");
 	else if (!ctx->err.hint[0])
@@ -438,6 +443,8 @@ static int parse_command(struct ctx *ctx, int argc, char **argv)
 		}
 	}
 	used = parse_rest(ctx, argc, argv);
+	if (ctx->cmd->flags & CMD_ADVICE)
+		return 0; /* its options are another tool's */
 	return used < 0 ? usage_error(ctx, "%s", ctx->err.message) : 0;
 }
 
@@ -447,6 +454,8 @@ static int run(struct ctx *ctx, int argc, char **argv)
 
 	if (code)
 		return code;
+	if (ctx->cmd && ctx->cmd->flags & CMD_ADVICE)
+		return ctx->cmd->run(ctx);
 	code = read_globals(ctx);
 	if (code)
 		return code;

@@ -414,6 +414,41 @@ Test(vmctl, words_of_others)
 	EXPECT_CODE(o, 64);
 	EXPECT_IN(o.err, "vmctl delete");
 	outcome_free(&o);
+	/* With what follows it there. */
+	o = vmctl(NULL, NULL, "setvcpus", "web", "4", "--live", NULL);
+	EXPECT_CODE(o, 64);
+	cr_assert_str_eq(o.err, "vmctl: 'setvcpus' is called: vmctl set NAME cpus=N\n");
+	outcome_free(&o);
+	o = vmctl(NULL, NULL, "help", "destroy", NULL);
+	EXPECT_CODE(o, 64);
+	EXPECT_IN(o.err, "vmctl kill NAME");
+	outcome_free(&o);
+	o = vmctl(NULL, NULL, "migrate", "--live", "web", "qemu+ssh://x", NULL);
+	EXPECT_CODE(o, 64);
+	EXPECT_IN(o.err, "cannot move to another host");
+	outcome_free(&o);
+	o = vmctl(NULL, NULL, "create", "-s", "10G", "disk.img", NULL);
+	EXPECT_CODE(o, 7);
+	EXPECT_IN(o.err, "vmctl disk create");
+	outcome_free(&o);
+}
+
+Test(vmctl, list_all)
+{
+	static const struct fake_rule rules[] = { { .method = "vm.list", .reply = two_vms },
+		                                  { 0 } };
+	struct outcome o;
+	struct fake f;
+
+	fake_start(&f, rules);
+	o = vmctl(&f, NULL, "ps", "-a", "-q", NULL);
+	EXPECT_CODE(o, 0);
+	cr_assert_str_eq(o.out, "db\nweb\n");
+	outcome_free(&o);
+	o = vmctl(&f, NULL, "list", "--all", "--state", "running", NULL);
+	EXPECT_CODE(o, 64);
+	outcome_free(&o);
+	fake_stop(&f);
 }
 
 Test(vmctl, nobody_there)
