@@ -12,8 +12,8 @@
 
 static const struct column columns[] = {
 	{ "name", "NAME", COL_TEXT },       { "format", "FORMAT", COL_TEXT },
-	{ "size_bytes", "SIZE", COL_SIZE }, { "used_by", "USED BY", COL_TEXT },
-	{ "path", "PATH", COL_TEXT },       { 0 },
+	{ "size_bytes", "SIZE", COL_SIZE }, { "used_by", "USED BY", COL_LONG },
+	{ "path", "PATH", COL_LONG },       { 0 },
 };
 
 int cmd_disk_create(struct ctx *ctx)

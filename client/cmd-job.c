@@ -15,7 +15,7 @@ static const struct column columns[] = {
 	{ "method", "METHOD", COL_TEXT },
 	{ "vm", "VM", COL_TEXT },
 	{ "state", "STATE", COL_TEXT },
-	{ "stage", "STAGE", COL_TEXT },
+	{ "stage", "STAGE", COL_LONG },
 	{ "percent", "DONE", COL_PERCENT },
 	{ "started_us", "STARTED", COL_TIME },
 	{ 0 },
@@ -70,7 +70,7 @@ int cmd_job_wait(struct ctx *ctx)
 	const char *id = ctx->args.names[0];
 	cleanup_json json_t *job = NULL;
 	const json_t *error;
-	int r = ctx_call(ctx, "job.wait", xpack("{s:s}", "job", id), &job);
+	int r = ctx_wait_job(ctx, id, &job);
 
 	if (r < 0)
 		return ctx_fail(ctx, r, "job '%s'", id);

@@ -38,15 +38,15 @@ static const struct column all_columns[] = {
 	{ "cpus", "CPUS", COL_NUMBER },
 	{ "memory_bytes", "MEMORY", COL_SIZE },
 	{ "since_us", "SINCE", COL_AGO },
-	{ "cause", "CAUSE", COL_TEXT },
+	{ "cause", "CAUSE", COL_LONG },
 	{ "created_us", "CREATED", COL_TIME },
 	{ "started_us", "STARTED", COL_TIME },
 	{ "owner", "OWNER", COL_NUMBER },
 	{ "restarts", "RESTARTS", COL_NUMBER },
 	{ "job", "JOB", COL_TEXT },
-	{ "pending", "PENDING", COL_TEXT },
+	{ "pending", "PENDING", COL_LONG },
 	{ "definition.memory", "MEMORY", COL_SIZE },
-	{ "definition.labels", "LABELS", COL_TEXT },
+	{ "definition.labels", "LABELS", COL_LONG },
 	{ 0 },
 };
 

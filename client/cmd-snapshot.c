@@ -18,7 +18,7 @@ static const struct column columns[] = {
 	{ "state", "STATE", COL_TEXT },
 	{ "ram_bytes", "RAM", COL_SIZE },
 	{ "bytes", "ON DISK", COL_SIZE },
-	{ "description", "DESCRIPTION", COL_TEXT },
+	{ "description", "DESCRIPTION", COL_LONG },
 	{ 0 },
 };
 

@@ -93,6 +93,9 @@ int ctx_call(struct ctx *ctx, const char *method, json_t *params, json_t **ret_r
 int ctx_call_job(struct ctx *ctx, const char *method, json_t *params,
                  json_t **ret_result) MUST_CHECK;
 
+/* Waits for a job that is there, with progress as above; *ret_job is the job in its end state. */
+int ctx_wait_job(struct ctx *ctx, const char *id, json_t **ret_job) MUST_CHECK;
+
 /*
  * Prints ctx->err as "vmctl: <what>: why" with its hint (what may be NULL) and returns the exit
  * code for r and the error's kind. With -o json the API's error goes to stdout too.

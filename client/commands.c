@@ -301,7 +301,7 @@ const struct command commands[] = {
 	  "A text that is refused may be edited again, or is kept in a file that is named. What "
 	  "others changed meanwhile stays; where they changed the same field, that is told.",
 	  none, NULL, 1, 1, CMD_VMS, cmd_edit },
-	{ "apply", NULL, "", "create or change VMs as a file says",
+	{ "apply", NULL, "-f FILE", "create or change VMs as a file says",
 	  "The file is the whole truth about a VM: fields it does not have go back to their default. "
 	  "Identity (uuid, owner, MAC addresses) stays.",
 	  apply_options, NULL, 0, 0, 0, cmd_apply },

@@ -19,21 +19,26 @@ enum {
 /* Words from column indent on, broken at WIDTH; the first line is already at column `at`. */
 static void put_wrapped(const char *text, size_t indent, size_t at)
 {
+	bool blank = false; /* before the next word, unless a line begins with it */
+	bool list = false;  /* in a long list of "[,key=value]", which is broken before a bracket */
+
 	while (*text) {
 		size_t len = strcspn(text, " ");
 
-		if (at + len > WIDTH && at > indent) {
+		list |= len > WIDTH / 2;
+		if (list)
+			len = 1 + strcspn(text + 1, "[ ");
+		if (at + blank + len > WIDTH && at > indent) {
 			printf("\n%*s", (int)indent, "");
 			at = indent;
+			blank = false;
 		}
-		printf("%.*s", (int)len, text);
-		at += len;
+		printf("%s%.*s", blank ? " " : "", (int)len, text);
+		at += len + blank;
 		text += len;
-		if (*text == ' ' && text[1]) {
-			putchar(' ');
-			at++;
-		}
-		text += *text == ' ';
+		blank = *text == ' ';
+		list &= !blank;
+		text += blank;
 	}
 	putchar('\n');
 }
@@ -92,8 +97,8 @@ static void print_noun(const struct command *noun)
 
 static void print_command(const struct command *noun, const struct command *c)
 {
-	printf("Usage: vmctl %s%s%s [OPTION...] %s\n\n", noun ? noun->name : "", noun ? " " : "",
-	       c->name, c->operands);
+	printf("Usage: vmctl %s%s%s [OPTION...]%s%s\n\n", noun ? noun->name : "", noun ? " " : "",
+	       c->name, *c->operands ? " " : "", c->operands);
 	put_wrapped(c->summary, 0, 0);
 	if (c->details) {
 		putchar('\n');

@@ -302,7 +302,8 @@ static int print_table(struct ctx *ctx, const json_t *rows, const struct column 
 	for (const struct column *c = columns; c->field; c++) {
 		int flags = c->kind == COL_NUMBER || c->kind == COL_SIZE || c->kind == COL_PERCENT
 		                    ? SCOLS_FL_RIGHT
-		                    : 0;
+		            : c->kind == COL_LONG && ctx->out_tty ? SCOLS_FL_TRUNC
+		                                                  : 0;
 
 		if (!scols_table_new_column(t, c->title, 0, flags))
 			die_no_memory();

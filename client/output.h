@@ -12,6 +12,7 @@ struct ctx;
 
 enum column_kind {
 	COL_TEXT,
+	COL_LONG,   /* text that is cut at the width of a terminal */
 	COL_NUMBER, /* right-aligned */
 	COL_SIZE,   /* bytes, integer or size string: "1.5 GiB" */
 	COL_TIME,   /* wall microseconds: local date and time */

@@ -24,8 +24,9 @@ struct task {
 	const char *vm; /* NULL: the call names no VM */
 	json_t *params; /* of a single call; else NULL and built per step */
 	const struct step *step;
-	int64_t id; /* request on its way, 0 if none */
-	char *job;  /* id of the job being waited for, or NULL */
+	int64_t id;          /* request on its way, 0 if none */
+	char *job;           /* id of the job being waited for, or NULL */
+	const char *watched; /* the same when the call itself waits for it */
 	json_t *result;
 	json_t *error; /* the API's error object, or NULL when the client made it */
 	struct vmd_error err;
@@ -51,6 +52,11 @@ void add_change_params(struct ctx *ctx, json_t *params)
 		xset(params, "dry_run", json_true());
 	if (args_number(&ctx->args, "if-generation", &generation, NULL) > 0)
 		xset(params, "if_generation", json_integer((json_int_t)generation));
+}
+
+static const char *job_of(const struct task *t)
+{
+	return t->job ? t->job : t->watched;
 }
 
 static json_t *step_params(struct run *run, struct task *t)
@@ -191,12 +197,12 @@ static void tell_left(struct run *run, const char *what)
 	for (size_t i = 0; i < run->n; i++) {
 		struct task *t = &run->tasks[i];
 
-		if (t->finished || !t->job)
+		if (t->finished || !job_of(t))
 			continue;
-		fprintf(stderr, "vmctl: job %s%s%s %s\n", t->job, t->vm ? " of " : "",
+		fprintf(stderr, "vmctl: job %s%s%s %s\n", job_of(t), t->vm ? " of " : "",
 		        t->vm ? t->vm : "", what);
-		print_hint("`vmctl job wait %s` follows it, `vmctl job cancel %s` ends it", t->job,
-		           t->job);
+		print_hint("`vmctl job wait %s` follows it, `vmctl job cancel %s` ends it",
+		           job_of(t), job_of(t));
 	}
 }
 
@@ -209,7 +215,7 @@ static void on_notify(void *userdata, const char *method, const json_t *params)
 	if (strcmp(method, "event") != 0 || !job)
 		return;
 	for (size_t i = 0; i < run->n; i++)
-		if (run->tasks[i].job && strcmp(run->tasks[i].job, job) == 0)
+		if (job_of(&run->tasks[i]) && strcmp(job_of(&run->tasks[i]), job) == 0)
 			progress_read(&run->tasks[i].progress, data);
 }
 
@@ -297,7 +303,7 @@ static int run_tasks(struct run *run, const char *doing)
 	if (r < 0)
 		return r;
 	for (const struct step *s = run->tasks[0].step; s->method; s++)
-		jobs |= s->job;
+		jobs |= s->job || run->tasks[0].watched;
 	if (jobs)
 		r = begin_progress(run, doing);
 	rpc_interrupted = 0; /* of an earlier step of the same command */
@@ -328,22 +334,56 @@ static void task_deinit(struct task *t)
 	free(t->job);
 }
 
+static int run_one(struct ctx *ctx, struct task *t, const char *doing, json_t **ret_result)
+{
+	struct run run = { .ctx = ctx, .tasks = t, .n = 1 };
+	int r = run_tasks(&run, doing);
+
+	if (r == 0) {
+		r = t->r;
+		ctx->err = t->err;
+		*ret_result = TAKE_PTR(t->result);
+	}
+	json_decref(ctx->api_error);
+	ctx->api_error = TAKE_PTR(t->error);
+	task_deinit(t);
+	return r;
+}
+
+/* "taking the snapshot", for the progress of a method. */
+static const char *doing_what(const char *method)
+{
+	static const char *const words[][2] = {
+		{ "snapshot.create", "taking the snapshot" },
+		{ "snapshot.restore", "restoring the snapshot" },
+		{ "snapshot.delete", "deleting the snapshot" },
+		{ "disk.create", "making the disk" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strcmp(words[i][0], method) == 0)
+			return words[i][1];
+	return method;
+}
+
 int ctx_call_job(struct ctx *ctx, const char *method, json_t *params, json_t **ret_result)
 {
 	const struct step steps[] = { { .method = method, .job = true }, { 0 } };
 	struct task t = { .params = params, .step = steps };
-	struct run run = { .ctx = ctx, .tasks = &t, .n = 1 };
-	int r = run_tasks(&run, method);
 
-	if (r == 0) {
-		r = t.r;
-		ctx->err = t.err;
-		*ret_result = TAKE_PTR(t.result);
-	}
-	json_decref(ctx->api_error);
-	ctx->api_error = TAKE_PTR(t.error);
-	task_deinit(&t);
-	return r;
+	return run_one(ctx, &t, doing_what(method), ret_result);
+}
+
+int ctx_wait_job(struct ctx *ctx, const char *id, json_t **ret_job)
+{
+	static const struct step steps[] = { { .method = "job.wait" }, { 0 } };
+	json_t *params = xpack("{s:s}", "job", id);
+	struct task t = { .params = params, .step = steps, .watched = id };
+	uint64_t limit;
+
+	if (args_duration(&ctx->args, "timeout", &limit, NULL) > 0)
+		xset(params, "timeout_ms", json_integer((json_int_t)limit));
+	return run_one(ctx, &t, "waiting for the job", ret_job);
 }
 
 static void report(struct ctx *ctx, struct task *t, const void *userdata)

@@ -10,6 +10,8 @@
 #include "common/jsonx.h"
 #include "tests/client/fakevmd.h"
 
+#define LONG_WORD "0123456789012345678901234567890123456789012345678901234567890123456789"
+
 TestSuite(vmctl_tty, .timeout = 60);
 
 Test(vmctl_tty, console_without_a_terminal)
@@ -169,6 +171,52 @@ Test(vmctl_tty, run_rm_interrupted)
 	cr_assert_eq(wait_exit(pid), 128 + SIGHUP);
 	close(tty);
 	expect_removed(&f);
+	fake_stop(&f);
+}
+
+Test(vmctl_tty, job_wait_shows_progress)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "events.subscribe", .reply = "{\"seq\": 1, \"subscription\": 1}" },
+		{ .method = "job.wait", .silent = true, .reply = "{}" },
+		{ 0 },
+	};
+	char buf[4096];
+	struct fake f;
+	pid_t pid;
+	int tty;
+
+	fake_start(&f, rules);
+	pid = vmctl_on_tty(&f, &tty, "job", "wait", "j1", NULL);
+	tty_expect(tty, "waiting for the job", buf, sizeof(buf));
+	cr_assert_eq(write(tty, "\x03", 1), 1);
+	tty_expect(tty, "vmctl: job j1 goes on", buf, sizeof(buf));
+	cr_assert_eq(wait_exit(pid), 130);
+	close(tty);
+	fake_stop(&f);
+}
+
+Test(vmctl_tty, long_text_is_cut_at_a_terminal)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "vm.list",
+		  .reply = "{\"vms\": [{\"name\": \"web\", \"state\": \"running\", \"definition\": "
+		           "{\"labels\": {\"note\": \"" LONG_WORD LONG_WORD "\"}}}]}" },
+		{ 0 },
+	};
+	char buf[4096], *line;
+	struct fake f;
+	pid_t pid;
+	int tty;
+
+	fake_start(&f, rules);
+	pid = vmctl_on_tty(&f, &tty, "list", "--fields", "definition.labels,name,state", NULL);
+	tty_expect(tty, "running", buf, sizeof(buf));
+	cr_assert_eq(wait_exit(pid), 0);
+	line = strstr(buf, "note=");
+	cr_assert_not_null(line);
+	cr_assert_leq(strcspn(line, "\r\n"), 100, "%s", buf); /* as wide as that terminal is */
+	close(tty);
 	fake_stop(&f);
 }
 

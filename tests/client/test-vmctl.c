@@ -804,6 +804,24 @@ Test(vmctl, help_and_version)
 	outcome_free(&o);
 }
 
+/* Every help fits a terminal, and no line ends with blanks. */
+Test(vmctl, help_fits_a_terminal)
+{
+	static const char *const words[] = { "create", "run",  "start",    "apply", "snapshot",
+		                             "list",   "edit", "validate", NULL };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		struct outcome o = vmctl(NULL, NULL, "help", words[i], NULL);
+
+		EXPECT_CODE(o, 0);
+		for (char *line = strtok(o.out, "\n"); line; line = strtok(NULL, "\n")) {
+			cr_assert_leq(strlen(line), 100, "%s", line);
+			cr_assert_neq(line[strlen(line) - 1], ' ', "'%s'", line);
+		}
+		outcome_free(&o);
+	}
+}
+
 /* The script as bash runs it: the words so far in, candidates out. */
 static void expect_bash(struct fake *f, const char *words, const char *candidates)
 {
