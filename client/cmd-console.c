@@ -87,28 +87,31 @@ static int read_output(struct console *c)
 	return r < 0 ? r : 1;
 }
 
-static int wait_console(struct console *c, struct pollfd p[2])
+static int wait_console(struct console *c, struct pollfd p[3])
 {
 	p[0] = (struct pollfd){ .fd = c->stream, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = -1, .events = POLLIN };
+	p[2] = (struct pollfd){ .fd = STDOUT_FILENO }; /* told when nobody reads it */
 	if (c->n_to_guest)
 		p[0].events |= POLLOUT;
 	if (c->input && c->n_to_guest < CHUNK)
 		p[1].fd = STDIN_FILENO;
-	return ppoll(p, 2, NULL, term_wait_mask()) < 0 && errno != EINTR ? -errno : 0;
+	return ppoll(p, 3, NULL, term_wait_mask()) < 0 && errno != EINTR ? -errno : 0;
 }
 
 /* 1: detached by the escape key; 0: the console closed; negative errno. */
 static int relay(struct console *c)
 {
 	for (;;) {
-		struct pollfd p[2];
+		struct pollfd p[3];
 		int r = wait_console(c, p);
 
 		if (r < 0)
 			return r;
 		if (term_ended())
 			return 1;
+		if (p[2].revents && !p[0].revents)
+			return -EPIPE;
 		if (p[1].fd >= 0 && p[1].revents && (r = read_input(c)) < 0)
 			return r;
 		if (c->n_to_guest && (r = write_input(c)) < 0)

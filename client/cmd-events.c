@@ -173,10 +173,14 @@ int cmd_events(struct ctx *ctx)
 		s.until = (uint64_t)jsonx_int(result, "seq", 0);
 		r = drain(ctx, &s);
 	}
+	rpc_watch_stdout = true;
 	while (r == 0 && !s.done && s.left) {
 		if (!rpc_pending(ctx->rpc) && fflush(stdout) != 0)
 			break;
 		r = rpc_next(ctx->rpc, &ctx->err);
 	}
+	rpc_watch_stdout = false;
+	if (r == -EPIPE)
+		return EXIT_FAILED; /* the reader has gone, and knows */
 	return r < 0 ? ctx_fail(ctx, r, "events") : EXIT_DONE;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,6 +105,16 @@ static void put_chunk(struct ctx *ctx, struct cleaner *cleaner, struct strbuf *p
 		(void)fwrite(clean.data, 1, clean.len, stdout);
 }
 
+/* Waits for more to read; false when nobody can read what would be written. */
+static bool wait_more(int fd)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = STDOUT_FILENO } };
+
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	return p[0].revents || !p[1].revents;
+}
+
 static int follow(struct ctx *ctx, int fd)
 {
 	cleanup_strbuf struct strbuf pending = STRBUF_INIT;
@@ -111,7 +122,7 @@ static int follow(struct ctx *ctx, int fd)
 	char data[CHUNK];
 	ssize_t n;
 
-	while ((n = read(fd, data, sizeof(data))) != 0) {
+	while (wait_more(fd) && (n = read(fd, data, sizeof(data))) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {

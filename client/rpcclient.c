@@ -22,6 +22,7 @@ enum {
 
 volatile sig_atomic_t rpc_interrupted;
 const sigset_t *rpc_wait_mask;
+bool rpc_watch_stdout;
 
 struct rpc {
 	int fd;
@@ -142,7 +143,8 @@ bool rpc_pending(struct rpc *rpc)
 static int wait_readable(struct rpc *rpc, uint64_t deadline_us)
 {
 	for (;;) {
-		struct pollfd p = { .fd = rpc->fd, .events = POLLIN };
+		struct pollfd p[2] = { { .fd = rpc->fd, .events = POLLIN },
+			               { .fd = rpc_watch_stdout ? STDOUT_FILENO : -1 } };
 		uint64_t now = now_monotonic_us(), left;
 		struct timespec limit = { 0 };
 		int n;
@@ -156,9 +158,9 @@ static int wait_readable(struct rpc *rpc, uint64_t deadline_us)
 			limit.tv_sec = (time_t)(left / 1000000);
 			limit.tv_nsec = (long)(left % 1000000) * 1000;
 		}
-		n = ppoll(&p, 1, deadline_us ? &limit : NULL, rpc_wait_mask);
+		n = ppoll(p, 2, deadline_us ? &limit : NULL, rpc_wait_mask);
 		if (n > 0)
-			return 0;
+			return p[1].revents && !p[0].revents ? -EPIPE : 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
 	}

@@ -20,6 +20,8 @@ extern volatile sig_atomic_t rpc_interrupted;
 /* Signals blocked during waits, NULL: those that are anyway. Who catches a signal blocks it and
  * leaves it out here, so that one just before a wait is not missed. */
 extern const sigset_t *rpc_wait_mask;
+/* Waits end with -EPIPE when nobody can read stdout any more: for streams that may be silent. */
+extern bool rpc_watch_stdout;
 
 /* Connects to a socket path. -ENOENT or -ECONNREFUSED with err: nobody listens there. */
 int rpc_connect(const char *path, struct rpc **ret, struct vmd_error *err) MUST_CHECK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -486,11 +487,21 @@ static int close_stdout(int code)
 	return code ? code : EXIT_FAILED;
 }
 
+/* A standard descriptor that is closed would become the socket, and what is printed go to vmd. Only
+ * for reading: then printing fails, as it would have. */
+static void fill_standard_fds(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+			exit(EXIT_FAILED);
+}
+
 int vmctl_main(int argc, char **argv)
 {
 	struct ctx ctx = { 0 };
 	int code;
 
+	fill_standard_fds();
 	ctx.out_tty = isatty(STDOUT_FILENO);
 	ctx.err_tty = isatty(STDERR_FILENO);
 	ctx.prefixes = ctx.out_tty && isatty(STDIN_FILENO);

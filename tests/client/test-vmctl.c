@@ -874,7 +874,39 @@ Test(vmctl, a_full_disk_is_an_error)
 	fake_start(&f, rules);
 	snprintf(command, sizeof(command), "./vmctl -s %s list > /dev/full 2> /dev/null", f.socket);
 	cr_assert_eq(WEXITSTATUS(system(command)), 1);
+	/* Closed, it is no place to write to either, and above all not the socket. */
+	snprintf(command, sizeof(command), "./vmctl -s %s list >&- 2> /dev/null", f.socket);
+	cr_assert_eq(WEXITSTATUS(system(command)), 1);
+	snprintf(command, sizeof(command),
+	         "test \"$(./vmctl -s %s list -q <&- 2>&-)\" = \"$(printf 'db\\nweb')\"", f.socket);
+	cr_assert_eq(WEXITSTATUS(system(command)), 0);
 	fake_stop(&f);
+}
+
+/* What waits for a guest's next word notices that its reader has gone before there is one. */
+Test(vmctl, streams_end_with_their_reader)
+{
+	static const struct fake_rule rules[] = {
+		{ .method = "events.subscribe", .reply = "{\"seq\": 1, \"subscription\": 1}" },
+		{ .method = "vm.logs", .reply = "{\"stream\": {\"fd\": 0}}", .stream = "one\n" },
+		{ .method = "console.open",
+		  .reply = "{\"stream\": {\"fd\": 0}}",
+		  .stream = "one\n" },
+		{ 0 },
+	};
+	static const char *const words[] = { "events", "logs -f web", "console web" };
+	char command[256];
+	struct fake f;
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		fake_start(&f, rules);
+		snprintf(command, sizeof(command),
+		         "bash -c 'timeout 10 ./vmctl -s %s %s < /dev/null | head -c 0; test "
+		         "${PIPESTATUS[0]} != 124'",
+		         f.socket, words[i]);
+		cr_assert_eq(system(command), 0, "%s", words[i]);
+		fake_stop(&f);
+	}
 }
 
 /* As a user without a daemon: runs command (a shell's) as nobody in a directory of its own, where
