@@ -62,6 +62,29 @@ static void put_state(struct strbuf *s, const json_t *data)
 	}
 }
 
+/* "login after 3.3s" */
+static void put_ready(struct strbuf *s, const json_t *data)
+{
+	char buf[32];
+
+	put_word(s, jsonx_str(data, "level", "?"));
+	strbuf_printf(s, " after %s",
+	              format_duration(buf, sizeof(buf),
+	                              (uint64_t)MAX_OF(jsonx_int(data, "since_start_us", 0), 0)));
+}
+
+/* "data, qcow2, 10 GiB" */
+static void put_disk(struct strbuf *s, const json_t *data)
+{
+	put_word(s, jsonx_str(data, "name", "?"));
+	if (!json_object_get(data, "size_bytes"))
+		return;
+	strbuf_append_char(s, ',');
+	put_word(s, jsonx_str(data, "format", ""));
+	strbuf_append_str(s, ", ");
+	format_value(s, json_object_get(data, "size_bytes"), COL_SIZE);
+}
+
 static void put_data(struct strbuf *s, const char *type, const json_t *data)
 {
 	if (json_object_size(data) == 0)
@@ -70,6 +93,10 @@ static void put_data(struct strbuf *s, const char *type, const json_t *data)
 		put_job(s, data);
 	} else if (strcmp(type, "vm.state") == 0) {
 		put_state(s, data);
+	} else if (strcmp(type, "vm.ready") == 0) {
+		put_ready(s, data);
+	} else if (strncmp(type, "disk.", 5) == 0) {
+		put_disk(s, data);
 	} else {
 		strbuf_append_char(s, ' ');
 		format_value(s, data, COL_TEXT);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/cmd.h"
+#include "client/contractview.h"
 #include "client/die.h"
 #include "client/handlers.h"
 #include "client/output.h"
@@ -229,10 +230,17 @@ static void put_definition(const json_t *d)
 {
 	const json_t *cpus = json_object_get(d, "cpus");
 
+	const json_t *memory = json_object_get(d, "memory");
+
 	if (json_is_object(cpus))
 		cpus = json_object_get(cpus, "count");
-	out_pair("CPUs", cpus, COL_NUMBER);
-	out_pair("Memory", json_object_get(d, "memory"), COL_SIZE);
+	if (!memory)
+		memory = json_object_get(contract_schema_find("VmDefinition", "memory"), "default");
+	if (cpus)
+		out_pair("CPUs", cpus, COL_NUMBER);
+	else
+		out_pair_text("CPUs", "1");
+	out_pair("Memory", memory, COL_SIZE);
 	out_pair("Labels", json_object_get(d, "labels"), COL_TEXT);
 	out_pair("Kernel", json_path(d, "boot.kernel"), COL_TEXT);
 	out_pair("Command line", json_path(d, "boot.cmdline"), COL_TEXT);

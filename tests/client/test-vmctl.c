@@ -705,7 +705,8 @@ Test(vmctl, events_until_a_count)
 		  .reply =
 		          "~[{\"seq\": 7, \"time_us\": 1700000000000000, \"type\": \"vm.state\", \"vm\": "
 		          "\"web\", \"actor\": \"uid:0\", \"data\": {\"state\": \"running\", \"from\": \"starting\", \"cause\": null}}, {\"seq\": "
-		          "8, \"time_us\": 1700000000000000, \"type\": \"vm.ready\", \"vm\": \"web\"}]\n"
+		          "8, \"time_us\": 1700000000000000, \"type\": \"vm.ready\", \"vm\": \"web\", \"actor\": "
+		          "\"guest\", \"data\": {\"level\": \"login\", \"since_start_us\": 3300000}}]\n"
 		          "{\"seq\": 8, \"subscription\": 1}" },
 		{ .method = "daemon.ping", .reply = "{}" },
 		{ 0 },
@@ -718,6 +719,9 @@ Test(vmctl, events_until_a_count)
 	EXPECT_CODE(o, 0);
 	cr_assert_str_eq(o.out,
 	                 "7 2023-11-14 22:13:20 vm.state web starting -> running by uid:0\n");
+	outcome_free(&o);
+	o = vmctl(&f, NULL, "events", "--since", "6", "-n", "2", NULL);
+	EXPECT_IN(o.out, "vm.ready web login after 3.3s by guest\n");
 	outcome_free(&o);
 	o = vmctl(&f, NULL, "events", "--since", "6", "--no-follow", "-o", "json", NULL);
 	EXPECT_CODE(o, 0);
