@@ -47,7 +47,7 @@ kernel_package() {
 # Modules the guest loads, where its kernel does not have them built in; what they need comes along.
 guest_modules="virtio_pci virtio_blk virtio_net virtio_console virtio-rng virtio_balloon virtiofs
 vmw_vsock_virtio_transport evdev button gpio_keys pvpanic-mmio pvpanic-pci i6300esb virtio_input
-virtio_gpu virtio_scsi sd_mod sr_mod isofs nvme e1000 e1000e 8139cp"
+virtio_gpu virtio_scsi sd_mod sr_mod isofs nvme e1000 e1000e 8139cp efivarfs tpm_tis tpm_crb"
 
 # Runs an apt program for one Debian architecture on private directories.
 private_apt() {
