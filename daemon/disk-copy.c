@@ -125,19 +125,14 @@ static int copy_to_device(const char *src, const char *dst)
 	return r == 0 && fsync(out) < 0 ? -errno : r;
 }
 
-int disk_copy_over(const char *src, const char *dst)
+/* The copy takes dst's place in one step, with the owner and mode of like when there is one. */
+static int replace(const char *src, const char *dst, const struct stat *like)
 {
-	cleanup_free char *real = realpath(dst, NULL);
 	cleanup_free char *temp = NULL;
-	struct stat st;
 	bool reflink;
 	int r;
 
-	if (!real || stat(real, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return copy_to_device(src, real);
-	if (asprintf(&temp, "%s.vmd-restore", real) < 0) {
+	if (asprintf(&temp, "%s.vmd-restore", dst) < 0) {
 		temp = NULL;
 		return -ENOMEM;
 	}
@@ -145,10 +140,26 @@ int disk_copy_over(const char *src, const char *dst)
 	r = disk_copy_to_new(src, temp, &reflink);
 	if (r < 0)
 		return r;
-	if (chown(temp, st.st_uid, st.st_gid) < 0 || chmod(temp, st.st_mode & 07777) < 0 ||
-	    rename(temp, real) < 0) {
+	if ((like && (chown(temp, like->st_uid, like->st_gid) < 0 ||
+	              chmod(temp, like->st_mode & 07777) < 0)) ||
+	    rename(temp, dst) < 0) {
 		r = -errno;
 		(void)unlink(temp);
 	}
 	return r;
+}
+
+int disk_copy_over(const char *src, const char *dst)
+{
+	cleanup_free char *real = realpath(dst, NULL);
+	struct stat st;
+
+	if (!real || stat(real, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) ? replace(src, real, &st) : copy_to_device(src, real);
+}
+
+int disk_copy_replace(const char *src, const char *dst)
+{
+	return replace(src, dst, NULL);
 }

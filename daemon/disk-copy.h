@@ -16,3 +16,5 @@ int disk_copy_to_new(const char *src, const char *dst, bool *ret_reflink);
  * links followed), a block device is overwritten. Until the rename nothing of dst has changed.
  */
 int disk_copy_over(const char *src, const char *dst);
+/* The same for a regular file that may not be there yet (then 0600); links are not followed. */
+int disk_copy_replace(const char *src, const char *dst);

@@ -152,8 +152,16 @@ int power_suspend(struct guest *g, const char *cause, const char *actor, struct 
                   struct vmd_error *err)
 {
 	bool was_running = g->state == GUEST_RUNNING;
-	int r = guest_apply(g, GUEST_EVENT_SUSPEND, cause, actor, err);
+	struct vmd_error local = VMD_ERROR_INIT;
+	int r = guest_fsm_next(g->state, GUEST_EVENT_SUSPEND) >= 0 && g->run ? ram_check(g, &local)
+	                                                                     : 0;
 
+	if (r < 0) {
+		if (err)
+			*err = local;
+		return r;
+	}
+	r = guest_apply(g, GUEST_EVENT_SUSPEND, cause, actor, err);
 	if (r == 0)
 		r = suspend_steps(g, job, err);
 	if (r < 0)
@@ -167,10 +175,12 @@ int power_host_shutdown(struct guest *g, struct vmd_error *err)
 {
 	cleanup_json json_t *definition = guest_definition(g);
 	const char *action = jsonx_str(definition, "on_host_shutdown", "stop");
+	struct vmd_error unsaved = VMD_ERROR_INIT;
 
 	if (!g->run || strcmp(action, "leave") == 0)
 		return 0;
-	if (strcmp(action, "suspend") == 0 && guest_fsm_next(g->state, GUEST_EVENT_SUSPEND) >= 0)
+	if (strcmp(action, "suspend") == 0 && guest_fsm_next(g->state, GUEST_EVENT_SUSPEND) >= 0 &&
+	    ram_check(g, &unsaved) == 0)
 		return power_suspend(g, "host-shutdown", "vmd", NULL, err);
 	return power_stop(g, strcmp(action, "kill") == 0 ? 0 : power_stop_timeout_ms(g), true,
 	                  "host-shutdown", "vmd", NULL, err);

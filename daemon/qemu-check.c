@@ -232,11 +232,38 @@ static int check_nics(const struct subject *s, struct vmd_error *err)
 	return 0;
 }
 
+static int check_shares(const struct subject *s, struct vmd_error *err)
+{
+	const json_t *shares = json_object_get(s->definition, "shares"), *share;
+	bool old = has(s->host->virtiofsd, "/usr/lib/qemu/"); /* the one that was QEMU's */
+	size_t i;
+
+	if (json_array_size(shares) && !s->host->virtiofsd[0]) {
+		(void)engine_refuse(err, "definition.shares", "virtiofsd is not installed");
+		error_hint(err, "install qemu-system-common or virtiofsd");
+		return -EOPNOTSUPP;
+	}
+	if (json_array_size(shares) && old && geteuid() != 0) {
+		(void)engine_refuse(err, "definition.shares", "%s runs as root only",
+		                    s->host->virtiofsd);
+		error_hint(err, "install virtiofsd 1.0 or later");
+		return -EOPNOTSUPP;
+	}
+	json_array_foreach(shares, i, share) {
+		char field[96];
+
+		snprintf(field, sizeof(field), "definition.shares[%zu].readonly", i);
+		if (jsonx_bool(share, "readonly", false) && old)
+			return engine_refuse(err, field, "%s has no read-only mode",
+			                     s->host->virtiofsd);
+	}
+	return 0;
+}
+
 static int check_devices(const struct subject *s, struct vmd_error *err)
 {
-	const json_t *tpm = json_object_get(s->definition, "tpm"), *share;
+	const json_t *tpm = json_object_get(s->definition, "tpm");
 	const json_t *actions = json_object_get(s->definition, "actions");
-	size_t i;
 
 	if (json_object_get(s->definition, "vsock") && access(VSOCK_DEVICE, F_OK) < 0) {
 		(void)engine_refuse(err, "definition.vsock", "this host has no %s", VSOCK_DEVICE);
@@ -251,20 +278,6 @@ static int check_devices(const struct subject *s, struct vmd_error *err)
 	if (s->arm && strcmp(jsonx_str(tpm, "model", "tis"), "crb") == 0)
 		return engine_refuse(err, "definition.tpm.model",
 		                     "%s guests have no TPM of model 'crb'", s->arch);
-	if (json_array_size(json_object_get(s->definition, "shares")) && !s->host->virtiofsd[0]) {
-		(void)engine_refuse(err, "definition.shares", "virtiofsd is not installed");
-		error_hint(err, "install qemu-system-common or virtiofsd");
-		return -EOPNOTSUPP;
-	}
-	json_array_foreach(json_object_get(s->definition, "shares"), i, share) {
-		char field[96];
-
-		snprintf(field, sizeof(field), "definition.shares[%zu].readonly", i);
-		if (jsonx_bool(share, "readonly", false) &&
-		    has(s->host->virtiofsd, "/usr/lib/qemu/"))
-			return engine_refuse(err, field, "%s has no read-only mode",
-			                     s->host->virtiofsd);
-	}
 	if (json_object_get(actions, "on_watchdog") &&
 	    !jsonx_bool(s->definition, "watchdog", false)) {
 		(void)error_set_field(err, "definition.actions.on_watchdog",
@@ -289,8 +302,8 @@ int qemu_check(const struct host_facts *host, const json_t *definition, const ch
                struct vmd_error *err)
 {
 	static int (*const checks[])(const struct subject *s, struct vmd_error *err) = {
-		check_program, check_machine, check_cpus,    check_memory,  check_boot,
-		check_disks,   check_nics,    check_devices, check_display,
+		check_program, check_machine, check_cpus,   check_memory,  check_boot,
+		check_disks,   check_nics,    check_shares, check_devices, check_display,
 	};
 	struct subject s = { .host = host,
 		             .definition = definition,

@@ -171,6 +171,32 @@ static int save_stream(struct guest *g, int fd, struct job *job, struct vmd_erro
 	return r;
 }
 
+int ram_check(const struct guest *g, struct vmd_error *err)
+{
+	cleanup_json json_t *definition = json_loads(g->run->definition, 0, NULL);
+	const json_t *disk;
+	size_t i;
+
+	if (json_array_size(json_object_get(definition, "shares"))) {
+		(void)error_set(err, ERROR_UNSUPPORTED,
+		                "the state of a running guest with shared directories cannot be "
+		                "saved: part of it is in virtiofsd");
+		snprintf(err->field, sizeof(err->field), "definition.shares");
+		error_hint(err, "stop the guest first");
+		return -EOPNOTSUPP;
+	}
+	json_array_foreach(json_object_get(definition, "disks"), i, disk) {
+		if (strcmp(jsonx_str(disk, "bus", ""), "nvme") != 0)
+			continue;
+		(void)error_set(err, ERROR_UNSUPPORTED,
+		                "QEMU cannot save the state of a running guest with NVMe disks");
+		snprintf(err->field, sizeof(err->field), "definition.disks[%zu].bus", i);
+		error_hint(err, "stop the guest first, or use another bus");
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err)
 {

@@ -10,6 +10,9 @@
 
 struct job;
 
+/* Can the state of this live guest be saved at all? 0, or ERROR_UNSUPPORTED with field and reason;
+ * err is given. Does not wait. */
+int ram_check(const struct guest *g, struct vmd_error *err);
 /* Writes the state of a guest whose vCPUs are stopped to path (created, fsynced). checksum: XXH3-64
  * of the file as 16 hex digits. On failure the file is gone and the guest still stopped. */
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/fsutil.h"
 #include "common/jsonx.h"
 #include "daemon/disk-copy.h"
 #include "daemon/event.h"
@@ -55,17 +57,19 @@ static int verify_file(const char *dir, const json_t *entry, struct vmd_error *e
 static int verify_all(const char *dir, const json_t *manifest, struct job *job,
                       struct vmd_error *err)
 {
+	static const char *const lists[] = { "disks", "files" };
 	const json_t *memory = json_object_get(manifest, "memory");
 	json_t *entry;
 	size_t i;
-	int r = 0;
 
 	job_progress(job, "checking", 5, 0, 0);
-	json_array_foreach(json_object_get(manifest, "disks"), i, entry) {
-		r = verify_file(dir, entry, err);
-		if (r < 0)
-			return r;
-	}
+	for (size_t k = 0; k < ARRAY_SIZE(lists); k++)
+		json_array_foreach(json_object_get(manifest, lists[k]), i, entry) {
+			int r = verify_file(dir, entry, err);
+
+			if (r < 0)
+				return r;
+		}
 	return json_is_object(memory) ? verify_file(dir, memory, err) : 0;
 }
 
@@ -97,6 +101,65 @@ static int put_disks(const char *dir, const json_t *manifest, struct job *job,
 		}
 	}
 	return 0;
+}
+
+struct state_put {
+	char dir[400], snapshot_dir[512];
+	const json_t *files;
+	const char *name; /* of the file that failed */
+};
+
+static int make_parent(const char *path)
+{
+	cleanup_free char *dir = strndup(path, (size_t)(strrchr(path, '/') - path));
+
+	return dir ? fs_mkdir_p(dir, 0700) : -ENOMEM;
+}
+
+/* In a worker: what the snapshot has takes its place, what it does not have goes. */
+static int put_state_files(void *arg)
+{
+	struct state_put *p = arg;
+	char src[560], dst[440];
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && (p->name = snapshot_state_file(i)); i++) {
+		const char *file = NULL;
+		json_t *entry;
+		size_t k;
+
+		json_array_foreach(p->files, k, entry)
+			if (strcmp(jsonx_str(entry, "name", ""), p->name) == 0)
+				file = jsonx_str(entry, "file", "");
+		snprintf(dst, sizeof(dst), "%s/%s", p->dir, p->name);
+		if (file) {
+			snprintf(src, sizeof(src), "%s/%s", p->snapshot_dir, file);
+			r = make_parent(dst);
+			if (r == 0)
+				r = disk_copy_replace(src, dst);
+		} else if (unlink(dst) < 0 && errno != ENOENT && errno != ENOTDIR) {
+			r = -errno;
+		}
+	}
+	return r;
+}
+
+static int put_state(struct guest *g, const char *dir, const json_t *manifest,
+                     struct vmd_error *err)
+{
+	struct state_put p = { .files = json_object_get(manifest, "files") };
+	int r;
+
+	if (!json_is_array(p.files))
+		return 0; /* of a version that did not hold them */
+	guest_state_dir(g, p.dir, sizeof(p.dir));
+	snprintf(p.snapshot_dir, sizeof(p.snapshot_dir), "%s", dir);
+	r = work_run(put_state_files, &p);
+	if (r == 0)
+		return 0;
+	(void)error_set_errno(err, -r, "cannot put '%s' of guest '%s' back", p.name, g->name);
+	error_hint(err, "the snapshot is intact: repeat the restore");
+	return r;
 }
 
 /* The restored guest has the definition it was snapshotted with, under its present name. */
@@ -175,6 +238,8 @@ int snapshot_restore(struct guest *g, struct snapshot *s, struct job *job, const
 	r = stop_for_restore(g, actor, err);
 	if (r == 0)
 		r = put_disks(dir, manifest, job, err);
+	if (r == 0)
+		r = put_state(g, dir, manifest, err);
 	if (r == 0)
 		r = put_definition(g, s, manifest, actor, err);
 	fiber_shield(false);

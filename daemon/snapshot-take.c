@@ -65,7 +65,7 @@ struct taking {
 	struct guest *g;
 	struct job *job;
 	char dir[512];
-	json_t *definition, *disks;
+	json_t *definition, *disks, *state;
 	json_t *memory;
 	uint64_t bytes, created_us;
 };
@@ -111,13 +111,40 @@ static int take_disks(struct taking *t, struct vmd_error *err)
 	return 0;
 }
 
+/* What firmware and TPM of the guest remember, as far as they ran already. */
+static int take_state(struct taking *t, struct vmd_error *err)
+{
+	const char *name;
+	char dir[400];
+
+	guest_state_dir(t->g, dir, sizeof(dir));
+	for (size_t i = 0; (name = snapshot_state_file(i)); i++) {
+		struct copy_job c = { .reflink = false };
+		char file[32];
+		int r;
+
+		snprintf(file, sizeof(file), "state-%zu", i);
+		snprintf(c.src, sizeof(c.src), "%s/%s", dir, name);
+		snprintf(c.dst, sizeof(c.dst), "%s/%s", t->dir, file);
+		r = work_run(copy_one, &c);
+		if (r == -ENOENT)
+			continue;
+		if (r < 0)
+			return error_set_errno(err, -r, "cannot copy '%s' of guest '%s'", name,
+			                       t->g->name);
+		json_array_append_new(t->state,
+		                      json_pack("{s:s, s:s}", "file", file, "name", name));
+	}
+	return 0;
+}
+
 /* Checksums are made after the guest runs again: the copies do not change any more. */
-static int sum_disks(struct taking *t, struct vmd_error *err)
+static int sum_files(struct taking *t, json_t *files, struct vmd_error *err)
 {
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(t->disks, i, entry) {
+	json_array_foreach(files, i, entry) {
 		struct copy_job c;
 		int r;
 
@@ -164,6 +191,8 @@ static int take_instant(struct taking *t, uint64_t *ret_pause_us, struct vmd_err
 		r = take_memory(t, err);
 	if (r == 0)
 		r = take_disks(t, err);
+	if (r == 0)
+		r = take_state(t, err);
 	if (resume && g->run && !g->run->exited) {
 		int back;
 
@@ -183,13 +212,13 @@ static int commit_snapshot(struct taking *t, const char *uuid, const char *name,
                            struct vmd_error *err)
 {
 	struct vmd *vmd = t->g->vmd;
-	cleanup_json json_t *o =
-		json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:O, s:O, s:O}", "version",
-	                  1, "uuid", uuid, "name", name, "vm", t->g->uuid, "vm_name", t->g->name,
-	                  "description", description, "created_us", (json_int_t)t->created_us,
-	                  "state", t->memory ? guest_state_name(t->g->state) : "stopped", "bytes",
-	                  (json_int_t)t->bytes, "memory", t->memory ? t->memory : json_null(),
-	                  "disks", t->disks, "definition", t->definition);
+	cleanup_json json_t *o = json_pack(
+		"{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:O, s:O, s:O, s:O}", "version", 1,
+		"uuid", uuid, "name", name, "vm", t->g->uuid, "vm_name", t->g->name, "description",
+		description, "created_us", (json_int_t)t->created_us, "state",
+		t->memory ? guest_state_name(t->g->state) : "stopped", "bytes",
+		(json_int_t)t->bytes, "memory", t->memory ? t->memory : json_null(), "disks",
+		t->disks, "files", t->state, "definition", t->definition);
 	cleanup_free char *text = o ? jsonx_dump(o) : NULL;
 	struct store_txn *txn = store_txn_new(vmd->store);
 	uint64_t seq;
@@ -242,6 +271,11 @@ int snapshot_take(struct guest *g, const char *name, const char *description, st
 	sd_id128_t id;
 	int r, dir;
 
+	if (guest_state_is_live(g->state)) {
+		r = ram_check(g, err);
+		if (r < 0)
+			return r;
+	}
 	if (sd_id128_randomize(&id) < 0)
 		return error_set(err, ERROR_INTERNAL, "cannot make a uuid");
 	sd_id128_to_uuid_string(id, uuid);
@@ -254,10 +288,13 @@ int snapshot_take(struct guest *g, const char *name, const char *description, st
 	t.definition = guest_state_is_live(g->state) ? json_loads(g->run->definition, 0, NULL)
 	                                             : guest_definition(g);
 	t.disks = json_array();
-	r = t.definition && t.disks ? take_instant(&t, ret_pause_us, err)
-	                            : error_set(err, ERROR_NO_SPACE, "out of memory");
+	t.state = json_array();
+	r = t.definition && t.disks && t.state ? take_instant(&t, ret_pause_us, err)
+	                                       : error_set(err, ERROR_NO_SPACE, "out of memory");
 	if (r == 0)
-		r = sum_disks(&t, err);
+		r = sum_files(&t, t.disks, err);
+	if (r == 0)
+		r = sum_files(&t, t.state, err);
 	if (r == 0)
 		r = work_run(sync_dir, t.dir);
 	fiber_shield(true);
@@ -268,6 +305,7 @@ int snapshot_take(struct guest *g, const char *name, const char *description, st
 	fiber_shield(false);
 	json_decref(t.definition);
 	json_decref(t.disks);
+	json_decref(t.state);
 	json_decref(t.memory);
 	return r;
 }

@@ -20,6 +20,14 @@
 #include "daemon/store.h"
 #include "daemon/vmd.h"
 
+const char *snapshot_state_file(size_t i)
+{
+	/* UEFI variables; swtpm's permanent state. */
+	static const char *const files[] = { "nvram.fd", "tpm/tpm2-00.permall", NULL };
+
+	return files[i];
+}
+
 static void snapshot_free(struct snapshot *s)
 {
 	if (!s)

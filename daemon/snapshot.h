@@ -49,6 +49,12 @@ int snapshot_restore(struct guest *g, struct snapshot *s, struct job *job, const
                      struct vmd_error *err);
 int snapshot_delete(struct guest *g, struct snapshot *s, const char *actor, struct vmd_error *err);
 
+/*
+ * Files below the guest's state directory that hold what its firmware and TPM remember: part of
+ * each snapshot. NULL behind the last.
+ */
+const char *snapshot_state_file(size_t i);
+
 /* With a guest's deletion: records into txn; after its commit the list entries. */
 void snapshot_delete_all(struct guest *g, struct store_txn *txn);
 void snapshot_forget_all(struct guest *g);
