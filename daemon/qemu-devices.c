@@ -11,7 +11,8 @@
 #include "daemon/host.h"
 #include "daemon/qemu-builder.h"
 
-#define SATA_PORTS 6
+#define SATA_PORTS   6
+#define SCSI_TARGETS 32
 
 static const char *bus_of(const json_t *disk)
 {
@@ -183,6 +184,7 @@ void qemu_add_disks(struct qemu_builder *b)
 void qemu_add_iso(struct qemu_builder *b)
 {
 	cleanup_json json_t *as_disk = json_pack("{s:s, s:b}", "format", "raw", "readonly", 1);
+	size_t n = count_bus(b, "scsi");
 	json_t *device;
 
 	if (!json_object_get(json_object_get(b->definition, "boot"), "iso"))
@@ -190,9 +192,11 @@ void qemu_add_iso(struct qemu_builder *b)
 	add_nodes(b, "iso0", qemu_plan_fd(b, QEMU_FD_ISO, 0), as_disk);
 	device = json_pack("{s:s, s:s, s:s, s:s}", "driver", b->arm ? "scsi-cd" : "ide-cd", "id",
 	                   "cd0", "bus", b->arm ? "scsi0.0" : "ide.1", "drive", "iso0");
-	/* Behind the last disk that could be on that bus. */
-	if (b->arm)
-		(void)jsonx_set(device, "scsi-id", json_integer(64));
+	/* Behind the last disk of that bus; UEFI looks at targets 0 to 31 and LUNs 0 to 7 only. */
+	if (b->arm) {
+		(void)jsonx_set(device, "scsi-id", json_integer((json_int_t)(n % SCSI_TARGETS)));
+		(void)jsonx_set(device, "lun", json_integer((json_int_t)(n / SCSI_TARGETS)));
+	}
 	qemu_set_boot_index(b, device, "iso", 0);
 	qemu_arg_json(b, "-device", device);
 }
