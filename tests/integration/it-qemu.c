@@ -22,9 +22,9 @@ TestSuite(qemu, .timeout = 400, .init = qemu_setup, .fini = qemu_teardown);
  */
 static const char *const proofs[][2] = {
 	{ "name", "it-lifecycle" },
-	{ "uuid", "it-api" },
-	{ "labels", "it-api" },
-	{ "owner", "it-api" },
+	{ "uuid", "it-policy" },
+	{ "labels", "it-policy" },
+	{ "owner", "it-policy" },
 	{ "engine", "it-lifecycle" },
 	{ "arch", "it-lifecycle" },
 	{ "machine.type", "it-qemu" },
@@ -50,11 +50,11 @@ static const char *const proofs[][2] = {
 	{ "disks.bus", "it-qemu" },
 	{ "disks.bandwidth", "it-qemu" },
 	{ "disks.iops", "it-qemu" },
-	{ "nics.network", "it-qemu-devices" },
-	{ "nics.model", "it-qemu-devices" },
-	{ "nics.mac", "it-qemu-devices" },
-	{ "nics.forward", "it-qemu-devices" },
-	{ "nics.ifname", "it-qemu-devices" },
+	{ "nics.network", "it-qemu-net" },
+	{ "nics.model", "it-qemu-net" },
+	{ "nics.mac", "it-qemu-net" },
+	{ "nics.forward", "it-qemu-net" },
+	{ "nics.ifname", "it-qemu-net" },
 	{ "console.device", "it-qemu-devices" },
 	{ "display.type", "it-qemu-devices" },
 	{ "display.socket", "it-qemu-devices" },
@@ -67,19 +67,19 @@ static const char *const proofs[][2] = {
 	{ "shares.tag", "it-qemu-devices" },
 	{ "shares.readonly", "it-qemu-devices" },
 	{ "watchdog", "it-qemu-devices" },
-	{ "autostart.enabled", "it-lifecycle" },
-	{ "autostart.order", "it-lifecycle" },
-	{ "autostart.delay_ms", "it-lifecycle" },
-	{ "restart.policy", "it-lifecycle" },
-	{ "restart.backoff_ms", "it-lifecycle" },
-	{ "restart.max_backoff_ms", "it-lifecycle" },
-	{ "restart.max_restarts", "it-lifecycle" },
-	{ "stop_timeout_ms", "it-lifecycle" },
-	{ "actions.on_reboot", "it-lifecycle" },
-	{ "actions.on_poweroff", "it-qemu-devices" },
-	{ "actions.on_panic", "it-qemu-devices" },
-	{ "actions.on_watchdog", "it-qemu-devices" },
-	{ "on_host_shutdown", "it-lifecycle" },
+	{ "autostart.enabled", "it-policy" },
+	{ "autostart.order", "it-policy" },
+	{ "autostart.delay_ms", "it-policy" },
+	{ "restart.policy", "it-policy" },
+	{ "restart.backoff_ms", "it-policy" },
+	{ "restart.max_backoff_ms", "it-policy" },
+	{ "restart.max_restarts", "it-policy" },
+	{ "stop_timeout_ms", "it-policy" },
+	{ "actions.on_reboot", "it-qemu-actions" },
+	{ "actions.on_poweroff", "it-qemu-actions" },
+	{ "actions.on_panic", "it-qemu-actions" },
+	{ "actions.on_watchdog", "it-qemu-actions" },
+	{ "on_host_shutdown", "it-policy" },
 	{ "protect.delete", "it-api" },
 	{ "protect.stop", "it-api" },
 };
@@ -113,6 +113,30 @@ static bool proven(const char *name)
 		if (strcmp(proofs[i][0], name) == 0)
 			return true;
 	return false;
+}
+
+static bool has_word(const char *file, const char *word)
+{
+	cleanup_free char *text = NULL;
+	char path[512];
+
+	snprintf(path, sizeof(path), TEST_SOURCE_DIR "/tests/%s.c", file);
+	cr_assert_eq(fs_read_file(AT_FDCWD, path, 1 << 20, &text, NULL), 0, "there is no %s", path);
+	return strstr(text, word);
+}
+
+/* The programs exist, and use the fields: by themselves, or by the guests of the library. */
+Test(qemu, every_proof_is_there, .init = NULL, .fini = NULL)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(proofs); i++) {
+		const char *field = strrchr(proofs[i][0], '.'),
+			   *word = field ? field + 1 : proofs[i][0];
+		char program[64];
+
+		snprintf(program, sizeof(program), "integration/%s", proofs[i][1]);
+		cr_expect(has_word(program, word) || has_word("lib/guest", word),
+		          "%s does not use '%s'", program, proofs[i][0]);
+	}
 }
 
 Test(qemu, every_field_of_a_definition_has_a_proof, .init = NULL, .fini = NULL)
