@@ -101,8 +101,6 @@ static int run_created(struct ctx *ctx, char *name)
 	bool rm = args_has(&ctx->args, "rm");
 	int code, removed;
 
-	if (rm)
-		term_catch_end();
 	code = start_created(ctx, name);
 	if (code && !rm && code != EXIT_INTERRUPT)
 		print_hint("'%s' is defined; `vmctl start %s` tries again", name, name);
@@ -111,7 +109,7 @@ static int run_created(struct ctx *ctx, char *name)
 	if (!rm)
 		return code;
 	removed = remove_run(ctx, name);
-	if (!code && term_ended())
+	if (term_ended() && (!code || code == EXIT_INTERRUPT))
 		code = 128 + term_ended();
 	return code ? code : removed;
 }
@@ -132,7 +130,12 @@ int cmd_run(struct ctx *ctx)
 	if (r)
 		return r;
 	name = xstrdup(jsonx_str(definition, "name", "the VM"));
+	/* From here on there may be something to remove. The create itself is not broken off:
+	 * whether the VM is ours would not be known. */
+	if (args_has(&ctx->args, "rm"))
+		term_catch_end();
 	r = create(ctx, definition, &result);
+	rpc_wait_mask = term_wait_mask();
 	if (r < 0)
 		return ctx_fail(ctx, r, "cannot create '%s'", name);
 	if (dry_run)

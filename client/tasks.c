@@ -306,15 +306,17 @@ static int run_tasks(struct run *run, const char *doing)
 		jobs |= s->job || run->tasks[0].watched;
 	if (jobs)
 		r = begin_progress(run, doing);
-	rpc_interrupted = 0; /* of an earlier step of the same command */
+	rpc_interrupted = term_ended() != 0; /* not of an earlier step of the same command */
 	sigemptyset(&sigint);
 	sigaddset(&sigint, SIGINT);
 	(void)sigprocmask(SIG_BLOCK, &sigint, &mask);
 	(void)sigaction(SIGINT, &action, &saved);
-	rpc_wait_mask = term_wait_mask() ? term_wait_mask() : &mask;
+	if (!rpc_wait_mask)
+		rpc_wait_mask = &mask;
 	if (r == 0)
 		r = run_loop(run);
-	rpc_wait_mask = NULL;
+	if (rpc_wait_mask == &mask)
+		rpc_wait_mask = NULL;
 	(void)sigaction(SIGINT, &saved, NULL);
 	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 	/* Who catches the end (run --rm) ends the jobs, too. */

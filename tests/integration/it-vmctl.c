@@ -82,6 +82,88 @@ Test(it_vmctl, a_guest_from_create_to_delete)
 	EXPECT(0, "vm.stop", "job", "list");
 }
 
+Test(it_vmctl, every_exit_code)
+{
+	struct outcome o;
+
+	create("web");
+	EXPECT(0, "web: started", "start", "web");
+	EXPECT(1, "", "set", "web", "memory=lots");
+	EXPECT(2, "web: killed", "kill", "web", "nosuch");
+	EXPECT(3, "", "kill", "nosuch", "other");
+	EXPECT(4, "", "kill", "web");
+	EXPECT(5, "", "-s", s.ro_socket, "start", "web");
+	EXPECT(0, "web: started", "start", "web");
+	EXPECT(6, "", "wait", "web", "--timeout", "10ms");
+	EXPECT(6, "", "stop", "web", "--soft", "--timeout", "1ms");
+	EXPECT(7, "", "-s", scene_path(&s, "nosuch.sock"), "list");
+	EXPECT(64, "", "destroy", "web");
+	o = vmctl(&f, NULL, "-o", "json", "status", "web", "nosuch", NULL);
+	EXPECT_CODE(o, 2);
+	EXPECT_IN(o.out, "[{\"vm\":\"web\",\"result\":{\"name\":\"web\",");
+	EXPECT_IN(o.out, "{\"vm\":\"nosuch\",\"error\":{\"code\":-32001,");
+	outcome_free(&o);
+	EXPECT(0, "web: killed", "kill", "--label", "tier=test");
+}
+
+/* What is printed about a change is what vmd does with it. */
+Test(it_vmctl, changes_tell_when_they_count)
+{
+	static const char file[] =
+		"{\"name\": \"web\", \"memory\": \"320M\", \"labels\": {\"x\": "
+		"\"1\"}, \"boot\": {\"kernel\": \"%s\", \"cmdline\": \"quiet\"}}";
+	char text[1024];
+	struct outcome o;
+
+	create("web");
+	EXPECT(0, "memory: 256M -> 300M\n", "set", "web", "memory=300M");
+	EXPECT(0, "web: started", "start", "web");
+	o = vmctl(&f, NULL, "set", "web", "memory=310M", "labels.x=1", "cpus.model=max", NULL);
+	EXPECT_CODE(o, 0);
+	EXPECT_IN(o.out, "memory: 300M -> 310M  (at the next start)\n");
+	EXPECT_IN(o.out, "labels.x: (default) -> 1  (now)\n");
+	outcome_free(&o);
+	EXPECT(0, "web\n", "list", "-q", "--label", "x=1");
+	EXPECT(0, "At next start: memory,cpus\n", "status", "web");
+	snprintf(text, sizeof(text), file, kit_kernel("x86_64"));
+	o = vmctl(&f, text, "apply", "-f", "-", "--plan", NULL);
+	EXPECT_CODE(o, 0);
+	EXPECT_IN(o.out, "boot.cmdline: console=ttyS0 -> quiet  (at the next start)\n");
+	EXPECT_IN(o.out, "labels.tier: test -> (default)  (now)\n");
+	outcome_free(&o);
+	EXPECT(0, "At next start: memory,cpus\n", "status", "web"); /* a plan changes nothing */
+	setenv("EDITOR", "sed -i s/310M/330M/", 1);
+	EXPECT(0, "memory: 310M -> 330M  (at the next start)\n", "edit", "web");
+	EXPECT(0, "\"definition.memory\":\"330M\"", "info", "web", "--fields", "definition.memory");
+	setenv("EDITOR", "sed -i s/330M/lots/", 1);
+	setenv("TMPDIR", s.root, 1);
+	EXPECT(1, "", "edit", "web");
+	o = vmctl(&f, NULL, "set", "web", "memroy=1G", NULL);
+	EXPECT_CODE(o, 1);
+	EXPECT_IN(o.err, "hint: did you mean 'memory'?");
+	outcome_free(&o);
+}
+
+Test(it_vmctl, run_rm_interrupted_leaves_nothing)
+{
+	pid_t pid;
+	int tty;
+
+	/* A different moment each time: of the create, the start, the console. */
+	for (int i = 0; i < 12; i++) {
+		pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--kernel", kit_kernel("x86_64"),
+		                   "--memory", "256M", NULL);
+		if (i > 7)
+			while (!scene_find_process(&s, "vmd-shim"))
+				usleep(1000);
+		usleep((useconds_t)(i * i * 500));
+		cr_assert_eq(kill(pid, i % 2 ? SIGINT : SIGTERM), 0);
+		(void)wait_exit(pid);
+		close(tty);
+		EXPECT(3, "", "status", "try");
+	}
+}
+
 Test(it_vmctl, run_and_leave_the_console)
 {
 	static char buf[65536];
