@@ -269,6 +269,15 @@ int store_checkpoint_wait(struct store *s)
 	return s->ckpt_result;
 }
 
+bool store_sweep_wait(struct store *s)
+{
+	bool pending = s->sweep || s->sweeping;
+
+	while ((s->sweep || s->sweeping) && !s->stop_checkpointer)
+		pthread_cond_wait(&s->done, &s->lock);
+	return pending;
+}
+
 void *store_checkpointer_main(void *arg)
 {
 	struct store *s = arg;
@@ -284,9 +293,12 @@ void *store_checkpointer_main(void *arg)
 			pthread_cond_broadcast(&s->done);
 		} else if (s->sweep) {
 			s->sweep = false;
+			s->sweeping = true;
 			pthread_mutex_unlock(&s->lock);
 			store_sweep(s);
 			pthread_mutex_lock(&s->lock);
+			s->sweeping = false;
+			pthread_cond_broadcast(&s->done);
 		} else {
 			pthread_cond_wait(&s->ckpt_work, &s->lock);
 		}

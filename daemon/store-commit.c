@@ -200,6 +200,25 @@ static struct journal_record *make_records(struct list *group, size_t n)
 	return records;
 }
 
+static bool is_space_error(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT || r == -EFBIG;
+}
+
+/* What was deleted takes room until it is swept: a full disk is full only after that. */
+static int make_room_of_trash(struct store *s, const struct store_txn *t)
+{
+	int r = make_room(s, t);
+	bool swept;
+
+	if (!is_space_error(r))
+		return r;
+	pthread_mutex_lock(&s->lock);
+	swept = store_sweep_wait(s);
+	pthread_mutex_unlock(&s->lock);
+	return swept ? make_room(s, t) : r;
+}
+
 /*
  * Writes the first transactions of the list, as many as fit; *n of them. After a failure the same
  * once more in the other file.
@@ -212,7 +231,7 @@ static int write_group(struct store *s, struct list *group, size_t *n)
 
 	for (int attempt = 0; attempt < 2; attempt++) {
 		struct journal_record *records;
-		int room = make_room(s, t);
+		int room = make_room_of_trash(s, t);
 
 		*n = 1;
 		if (room < 0)
@@ -270,7 +289,7 @@ static void apply_deletes(struct store *s, struct store_txn *t)
 
 static void store_set_error(const struct store *s, struct vmd_error *err, int r)
 {
-	bool space = r == -ENOSPC || r == -EDQUOT || r == -EFBIG || r == -ENOMEM;
+	bool space = is_space_error(r) || r == -ENOMEM;
 
 	error_set(err, space ? ERROR_NO_SPACE : ERROR_INTERNAL, "cannot write state to '%s': %s",
 	          s->dir, strerror(-r));

@@ -80,7 +80,8 @@ struct store {
 	pthread_cond_t ckpt_work; /* checkpointer: wanted has moved, sweep, or stop */
 	pthread_cond_t done;      /* transactions for threads finished; a checkpoint ended */
 	struct list queue, finished;
-	bool stop_committer, stop_checkpointer, sweep;
+	bool stop_committer, stop_checkpointer;
+	bool sweep, sweeping;             /* there is trash to remove; it is being removed */
 	uint64_t ckpt_wanted, ckpt_ended; /* numbers of requests */
 	int ckpt_result;
 	bool events_may_go; /* the next checkpoint does not wait for the event ring */
@@ -164,6 +165,8 @@ void store_sweep(struct store *s);
 uint64_t store_checkpoint_kick(struct store *s);
 /* Asks for one and waits for its end; lock held (released meanwhile). 0 or negative errno. */
 int store_checkpoint_wait(struct store *s);
+/* Waits until all trash is removed; lock held (released meanwhile). Was there any? */
+bool store_sweep_wait(struct store *s);
 void *store_checkpointer_main(void *arg);
 
 /* store-trash.c */
