@@ -19,6 +19,8 @@
 #include "daemon/job.h"
 #include "daemon/vmd.h"
 
+#define ROOM_BYTES (1 << 20) /* more than the engine writes at once */
+
 static int hash_fd(int fd, XXH3_state_t *state, uint64_t *ret_bytes)
 {
 	enum {
@@ -197,6 +199,41 @@ int ram_check(const struct guest *g, struct vmd_error *err)
 	return 0;
 }
 
+/* Why the engine could not write: it tells words at best, and not always those. */
+static int try_room(void *arg)
+{
+	const struct ram_file *f = arg;
+	struct stat st;
+
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	return fallocate(f->fd, 0, st.st_size, ROOM_BYTES) < 0 ? -errno : 0;
+}
+
+static int remove_file(void *arg)
+{
+	const struct ram_file *f = arg;
+
+	return unlink(f->path) < 0 ? -errno : 0;
+}
+
+/* After a failure: says what was missing, and leaves nothing. */
+static void give_up_file(struct ram_file *f, const struct guest *g, struct vmd_error *err)
+{
+	int r = 0;
+
+	fiber_shield(true);
+	if (err->kind == ERROR_ENGINE_FAILED)
+		r = work_run(try_room, f);
+	if (r == -ENOSPC || r == -EDQUOT) {
+		*err = (struct vmd_error)VMD_ERROR_INIT;
+		(void)error_set_errno(err, -r, "cannot write the memory of guest '%s' to '%s'",
+		                      g->name, f->path);
+	}
+	(void)work_run(remove_file, f);
+	fiber_shield(false);
+}
+
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err)
 {
@@ -211,11 +248,11 @@ int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_ch
 		if (r < 0)
 			(void)error_set_errno(err, -r, "cannot write '%s'", path);
 	}
+	if (r < 0)
+		give_up_file(&f, g, err);
 	close(f.fd);
-	if (r < 0) {
-		(void)unlink(path);
+	if (r < 0)
 		return r;
-	}
 	*ret_bytes = f.bytes;
 	memcpy(ret_checksum, f.checksum, 17);
 	return 0;

@@ -278,6 +278,30 @@ Test(faults, an_engine_that_answers_garbage_fails_its_start_only)
 	s.program_path = NULL;
 }
 
+/* Room for definitions, but not for the memory of a guest. */
+Test(faults, a_snapshot_without_room_leaves_the_guest_and_nothing_else)
+{
+	json_t *list;
+
+	scene_stop(&s);
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("none", s.state_dir, "tmpfs", 0, "size=512K,mode=0700") < 0)
+		cr_skip_test("a tmpfs cannot be mounted here (no privileges)");
+	scene_config(&s, "[events]\nring = 64K\n");
+	scene_start(&s);
+	start_bare("a");
+	call_refused(&s.client, "no_space", "snapshot.create", "{s:s, s:s}", "vm", "a", "snapshot",
+	             "one");
+	guest_expect_state(&s, "a", "running");
+	call_refused(&s.client, "no_space", "vm.suspend", "{s:s}", "vm", "a");
+	guest_expect_state(&s, "a", "running");
+	list = call(&s.client, "snapshot.list", "{s:s}", "vm", "a");
+	cr_assert_eq(json_array_size(member(list, "snapshots")), 0);
+	json_decref(list);
+	/* What had been written of the memory is gone: there is room again. */
+	call_ok(&s.client, "vm.create", "{s:{s:s}}", "definition", "name", "fits");
+}
+
 /* A state directory that is too small for anything more. */
 Test(faults, a_full_state_directory_refuses_changes_and_recovers)
 {
