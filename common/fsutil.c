@@ -16,9 +16,18 @@
 #include "common/cleanup.h"
 #include "common/fdio.h"
 
+/* The umask does not count: who asks for 0755 wants others to get in. */
+static int make_one(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return chmod(path, mode) < 0 ? -errno : 0;
+}
+
 int fs_mkdir_p(const char *path, mode_t mode)
 {
 	cleanup_free char *copy = strdup(path);
+	int r;
 
 	if (!copy)
 		return -ENOMEM;
@@ -26,13 +35,12 @@ int fs_mkdir_p(const char *path, mode_t mode)
 		if (*p != '/')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, mode) < 0 && errno != EEXIST)
-			return -errno;
+		r = make_one(copy, mode);
+		if (r < 0)
+			return r;
 		*p = '/';
 	}
-	if (mkdir(copy, mode) < 0 && errno != EEXIST)
-		return -errno;
-	return 0;
+	return make_one(copy, mode);
 }
 
 int fs_read_file(int dir_fd, const char *path, size_t max, char **ret_data, size_t *ret_len)
