@@ -224,7 +224,8 @@ static void bad_frame(struct peer *p, enum frame_result r)
 		end_with_error(p, ERROR_INVALID_REQUEST, 413, text);
 		break;
 	case FRAME_NO_LENGTH:
-		end_with_error(p, ERROR_INVALID_REQUEST, 411, "a Content-Length or a chunked body is needed");
+		end_with_error(p, ERROR_INVALID_REQUEST, 411,
+		               "a Content-Length or a chunked body is needed");
 		break;
 	case FRAME_BAD_METHOD:
 		end_with_error(p, ERROR_INVALID_REQUEST, 405, "only POST is understood");
@@ -241,6 +242,14 @@ static void handle_message(struct peer *p, const struct frame *f, bool with_fds)
 	int fds[PEER_MAX_FDS];
 	size_t n = 0;
 
+	if (with_fds && p->too_many_fds) {
+		char text[64];
+
+		snprintf(text, sizeof(text), "a message may carry %d descriptors at most",
+		         PEER_MAX_FDS);
+		end_with_error(p, ERROR_INVALID_REQUEST, 400, text);
+		return;
+	}
 	if (with_fds) {
 		n = p->n_fds;
 		memcpy(fds, p->fds, n * sizeof(fds[0]));
@@ -299,6 +308,7 @@ static void used(struct peer *p, size_t n)
 	if (p->fd_mark <= n) { /* what their message would have been is gone */
 		fd_close_many(p->fds, p->n_fds);
 		p->n_fds = 0;
+		p->too_many_fds = false;
 	}
 	p->fd_mark -= MIN_OF(n, p->fd_mark);
 }
@@ -368,7 +378,7 @@ static void peer_read(struct peer *p)
 {
 	bool direct = p->in.len > 0;
 	char *buf = direct ? strbuf_reserve(&p->in, PEER_READ_BYTES) : p->set->scratch;
-	int fds[PEER_MAX_FDS];
+	int fds[PEER_MAX_FDS + 1]; /* one more, to see that there are too many */
 	size_t n_fds = 0;
 	ssize_t n;
 
@@ -386,10 +396,12 @@ static void peer_read(struct peer *p)
 	if (direct && n > 0)
 		strbuf_grew(&p->in, (size_t)n);
 	for (size_t i = 0; i < n_fds; i++) {
-		if (p->n_fds < PEER_MAX_FDS)
+		if (p->n_fds < PEER_MAX_FDS) {
 			p->fds[p->n_fds++] = fds[i];
-		else
+		} else {
 			fd_close_many(&fds[i], 1);
+			p->too_many_fds = true;
+		}
 	}
 	if (n_fds)
 		p->fd_mark = direct ? p->in.len : (size_t)n;

@@ -43,6 +43,7 @@ struct peer {
 	struct framer framer;
 	struct strbuf in;      /* a begun message, and while paused all that came after it */
 	int fds[PEER_MAX_FDS]; /* came with a message that is not complete yet */
+	bool too_many_fds;     /* more came than a message may carry; those are closed */
 	size_t n_fds, fd_mark; /* they belong to the message that holds byte fd_mark - 1 of in */
 	struct outq out;
 	unsigned n_calls; /* in flight; kept by rpc.c through peer_call_begin/end */

@@ -322,6 +322,27 @@ Test(rpc, descriptors_of_a_split_message)
 	cr_assert_str_eq(jsonx_str(json_object_get(reply, "result"), "text", ""), "late");
 }
 
+/* In two parts, since no more than 32 go with one sendmsg(2) of the fixture. */
+Test(rpc, too_many_descriptors_are_told)
+{
+	int fd = connect_as(ROLE_VIEWER), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	unsigned before = open_fds();
+	int many[32];
+	char *all;
+
+	for (size_t i = 0; i < 32; i++)
+		many[i] = null;
+	send_fds(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,", many, 32);
+	turn();
+	send_fds(fd, "\"method\":\"host.info\"}\n", many, 1);
+	all = read_to_end(fd);
+	cr_assert(strstr(all, "\"kind\":\"invalid_request\"") && strstr(all, "32 descriptors"),
+	          "%s", all);
+	free(all);
+	cr_assert_eq(open_fds(), before - 1, "descriptors were left open");
+	close(fd);
+}
+
 Test(rpc, unwanted_descriptors_are_closed)
 {
 	int fd = connect_as(ROLE_VIEWER), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
