@@ -179,3 +179,25 @@ Test(daemon, a_thousand_idle_guests_cause_no_wakeups)
 	}
 	cr_assert_eq(quiet, 10, "vmd was never asleep for ten seconds within a minute");
 }
+
+/* It does not wait for what takes long, and its end is an orderly one all the same. */
+Test(daemon, a_stop_during_a_job_leaves_guest_and_job_to_the_next_daemon)
+{
+	json_t *reply, *job;
+	uint64_t before;
+
+	guest_create_bare(&s, "a", NULL);
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	reply = call(&s.client, "vm.stop", "{s:s, s:b, s:i}", "vm", "a", "wait", 0, "timeout_ms",
+	             600000);
+	before = now_monotonic_us();
+	scene_stop(&s);
+	cr_assert_lt(now_monotonic_us() - before, 60000000);
+	scene_start(&s);
+	guest_expect_state(&s, "a", "running");
+	job = call(&s.client, "job.wait", "{s:s}", "job", member_str(reply, "job.id"));
+	cr_assert_str_eq(member_str(job, "state"), "failed");
+	cr_assert(strstr(member_str(job, "error.message"), "restarted"));
+	json_decref(job);
+	json_decref(reply);
+}
