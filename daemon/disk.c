@@ -28,6 +28,17 @@ void disks_deinit(struct vmd *vmd)
 	}
 }
 
+/* Oldest first; those of a start come in any order. */
+static void insert(struct vmd *vmd, struct disk *d)
+{
+	struct list *after = vmd->disks.prev;
+
+	while (after != &vmd->disks &&
+	       list_entry(after, struct disk, link)->created_us > d->created_us)
+		after = after->prev;
+	list_add_tail(after->next, &d->link);
+}
+
 int disk_load(struct vmd *vmd, const char *text, size_t len)
 {
 	cleanup_json json_t *o = json_loadb(text, len, 0, NULL);
@@ -45,7 +56,7 @@ int disk_load(struct vmd *vmd, const char *text, size_t len)
 	d->size_bytes = (uint64_t)jsonx_int(o, "size_bytes", 0);
 	d->created_us = (uint64_t)jsonx_int(o, "created_us", 0);
 	d->owner = (uid_t)jsonx_int(o, "owner", 0);
-	list_add_tail(&vmd->disks, &d->link);
+	insert(vmd, d);
 	return 0;
 }
 

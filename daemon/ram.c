@@ -290,7 +290,9 @@ int ram_load(struct guest *g, const char *path, uint64_t bytes, const char *chec
 	struct ram_file f = { .path = path, .fd = -EBADF };
 	int r = work_run(open_file, &f);
 
-	if (r < 0)
+	if (r == -ENOENT)
+		(void)error_set(err, ERROR_INVALID, "'%s' is missing", path);
+	else if (r < 0)
 		(void)error_set_errno(err, -r, "cannot read '%s'", path);
 	if (r == 0)
 		r = check_file(&f, bytes, checksum, err);

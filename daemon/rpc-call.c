@@ -75,6 +75,14 @@ int call_path(struct call *call, const json_t *value, const char *field, const c
 	return 0;
 }
 
+int call_cursor_gone(struct vmd_error *err)
+{
+	int r = error_set_field(err, "cursor", "the entry that the cursor stands for is gone");
+
+	error_hint(err, "begin again without a cursor");
+	return r;
+}
+
 void call_record_key(struct call *call, struct store_txn *txn, const json_t *result)
 {
 	struct rpc_call *c;

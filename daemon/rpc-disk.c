@@ -318,6 +318,10 @@ static int disk_list(struct call *call, struct vmd_error *err)
 		json_array_append_new(array, pick_fields(disk_json(call->vmd, d), fields));
 		last = d;
 	}
+	if (skipping) {
+		json_decref(reply);
+		return call_cursor_gone(err);
+	}
 	call_reply(call, reply);
 	return 0;
 }

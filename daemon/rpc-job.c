@@ -66,6 +66,10 @@ static int list(struct call *call, struct vmd_error *err)
 		}
 		json_array_append(array, job);
 	}
+	if (skipping) {
+		json_decref(reply);
+		return call_cursor_gone(err);
+	}
 	call_reply(call, reply);
 	return 0;
 }

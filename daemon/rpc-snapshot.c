@@ -101,6 +101,10 @@ static int snapshot_list(struct call *call, struct vmd_error *err)
 		json_array_append_new(array, snapshot_json(s));
 		last = s;
 	}
+	if (skipping) {
+		json_decref(reply);
+		return call_cursor_gone(err);
+	}
 	call_reply(call, reply);
 	return 0;
 }

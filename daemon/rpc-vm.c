@@ -315,6 +315,8 @@ static int vm_list(struct call *call, struct vmd_error *err)
 	size_t len;
 	char *data;
 
+	if (q.cursor && !registry_find(guests, q.cursor))
+		return call_cursor_gone(err);
 	if (plain) {
 		const struct strbuf *cached = registry_list_cache(guests);
 

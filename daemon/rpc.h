@@ -78,6 +78,8 @@ void call_reply_shared(struct call *call, struct shared_text *text);
  * change, and a power cut between the two makes a repeat run again. Nothing without a client_key.
  */
 void call_record_key(struct call *call, struct store_txn *txn, const json_t *result);
+/* The error of a list whose cursor stands for nothing (any more): what follows is not known. */
+int call_cursor_gone(struct vmd_error *err);
 /* Sends fd (owned by the call from now on) with the reply; returns its index for {"fd": n}, or
  * -E2BIG. */
 int call_reply_fd(struct call *call, int fd);

@@ -42,6 +42,8 @@ static int verify_file(const char *dir, const json_t *entry, struct vmd_error *e
 
 	snprintf(c.path, sizeof(c.path), "%.500s/%s", dir, jsonx_str(entry, "file", ""));
 	r = work_run(sum_one, &c);
+	if (r == -ENOENT) /* the snapshot is there, so that is no "not found" */
+		return error_set(err, ERROR_INVALID, "'%s' is missing", c.path);
 	if (r < 0)
 		return error_set_errno(err, -r, "cannot read '%s'", c.path);
 	if (c.bytes != (uint64_t)jsonx_int(entry, "bytes", -1))

@@ -50,6 +50,17 @@ void snapshots_deinit(struct vmd *vmd)
 		snapshot_free(s);
 }
 
+/* Oldest first; those of a start come in any order. */
+static void insert(struct vmd *vmd, struct snapshot *s)
+{
+	struct list *after = vmd->snapshots.prev;
+
+	while (after != &vmd->snapshots &&
+	       list_entry(after, struct snapshot, link)->created_us > s->created_us)
+		after = after->prev;
+	list_add_tail(after->next, &s->link);
+}
+
 int snapshot_load(struct vmd *vmd, const char *text, size_t len)
 {
 	cleanup_json json_t *o = json_loadb(text, len, 0, NULL);
@@ -73,7 +84,7 @@ int snapshot_load(struct vmd *vmd, const char *text, size_t len)
 	s->has_memory = json_is_object(json_object_get(o, "memory"));
 	s->created_us = (uint64_t)jsonx_int(o, "created_us", 0);
 	s->bytes = (uint64_t)jsonx_int(o, "bytes", 0);
-	list_add_tail(&vmd->snapshots, &s->link);
+	insert(vmd, s);
 	return 0;
 }
 

@@ -384,6 +384,39 @@ Test(api, update_rename_and_read_back)
 	json_decref(list);
 }
 
+/* The rest of a list must not look like its end. */
+Test(api, a_cursor_whose_entry_is_gone_is_refused)
+{
+	json_t *page;
+	char next[64];
+
+	for (int i = 0; i < 3; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "d%d", i);
+		guest_create_bare(&s, name, NULL);
+		call_ok(&s.client, "disk.create", "{s:s, s:s}", "name", name, "size", "1M");
+	}
+	page = call(&s.client, "vm.list", "{s:i}", "limit", 1);
+	snprintf(next, sizeof(next), "%s", member_str(page, "next"));
+	json_decref(page);
+	page = call(&s.client, "vm.list", "{s:s}", "cursor", next);
+	cr_assert_eq(json_array_size(member(page, "vms")), 2);
+	json_decref(page);
+	call_ok(&s.client, "vm.delete", "{s:s}", "vm", next);
+	cr_assert_str_eq(
+		call_refused(&s.client, "invalid", "vm.list", "{s:s}", "cursor", next).field,
+		"cursor");
+	page = call(&s.client, "disk.list", "{s:i}", "limit", 1);
+	snprintf(next, sizeof(next), "%s", member_str(page, "next"));
+	json_decref(page);
+	call_ok(&s.client, "disk.delete", "{s:s}", "disk", next);
+	call_refused(&s.client, "invalid", "disk.list", "{s:s}", "cursor", next);
+	call_refused(&s.client, "invalid", "job.list", "{s:s}", "cursor", next);
+	call_refused(&s.client, "invalid", "snapshot.list", "{s:s, s:s}", "vm", "d1", "cursor",
+	             next);
+}
+
 Test(api, batches_notifications_and_ids)
 {
 	const char *batch = "[{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"daemon.ping\"},"

@@ -201,6 +201,35 @@ static void damage_snapshot(void)
 	cr_assert_eq(pwrite(fd, &byte, 1, size / 2), 1);
 }
 
+/* A snapshot whose files are gone is damaged; "not_found" would say that there is none. */
+Test(snapshot, lists_are_oldest_first_and_missing_files_are_damage)
+{
+	static const char *const names[] = { "c", "a", "d", "b" };
+	json_t *list;
+
+	guest_create_bare(&s, "a",
+	                  json_pack("{s:[{s:s, s:s}]}", "disks", "path",
+	                            scene_disk(&s, "disk.img", 4096), "format", "raw"));
+	for (size_t i = 0; i < 4; i++)
+		call_ok(&s.client, "snapshot.create", "{s:s, s:s}", "vm", "a", "snapshot",
+		        names[i]);
+	scene_stop(&s);
+	scene_start(&s);
+	list = call(&s.client, "snapshot.list", "{s:s}", "vm", "a");
+	for (size_t i = 0; i < 4; i++) {
+		char path[40];
+
+		snprintf(path, sizeof(path), "snapshots.%zu.name", i);
+		cr_assert_str_eq(member_str(list, path), names[i], "entry %zu", i);
+	}
+	cr_assert_eq(unlink(scene_path(&s, "state/snapshots/%s/disk-0",
+	                               member_str(list, "snapshots.0.uuid"))),
+	             0);
+	json_decref(list);
+	call_refused(&s.client, "invalid", "snapshot.restore", "{s:s, s:s}", "vm", "a", "snapshot",
+	             "c");
+}
+
 Test(snapshot, damage_is_told_and_the_guest_is_left_alone)
 {
 	boot_with_disk("raw");
