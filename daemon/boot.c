@@ -130,7 +130,8 @@ void boot_autostart(struct vmd *vmd)
 		log_error("Out of memory: no guest is started by itself");
 }
 
-int boot_host_is_stopping(void)
+/* Asks the service manager; may wait for as long as the bus lets it. */
+static int ask_manager(void *arg UNUSED)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	cleanup_free char *state = NULL;
@@ -146,6 +147,11 @@ int boot_host_is_stopping(void)
 	sd_bus_error_free(&error);
 	sd_bus_flush_close_unref(bus);
 	return stopping;
+}
+
+bool boot_host_is_stopping(void)
+{
+	return work_run(ask_manager, NULL) > 0;
 }
 
 static void stop_one(void *arg)

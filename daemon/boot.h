@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /* What happens to guests when the host comes up and goes down. */
+#include <stdbool.h>
+
 struct vmd;
 
 /* Starts the guests that ask for it, in their order and with their delays, once per boot of the
@@ -9,9 +11,9 @@ void boot_autostart(struct vmd *vmd);
 
 /*
  * Whether the host itself is going down (systemd's SystemState is "stopping"), as opposed to vmd
- * being stopped or restarted. Blocks shortly on D-Bus; false without systemd.
+ * being stopped or restarted. Waits for D-Bus, in a worker thread; false without systemd.
  */
-int boot_host_is_stopping(void);
+bool boot_host_is_stopping(void);
 
 /* Each live guest's on_host_shutdown action, all at once; returns when they are done. Waits. */
 void boot_stop_guests(struct vmd *vmd);
