@@ -35,6 +35,13 @@ bool client_open(struct client *c, const char *socket_path)
 	return true;
 }
 
+void client_of_fd(struct client *c, int fd)
+{
+	memset(c, 0, sizeof(*c));
+	c->fd = fd;
+	c->events = json_array();
+}
+
 void client_close(struct client *c)
 {
 	if (c->fd >= 0)

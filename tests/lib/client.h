@@ -32,6 +32,8 @@ struct refusal {
 
 /* Connects; -1 in c->fd and false when nobody listens. */
 bool client_open(struct client *c, const char *socket_path);
+/* Takes fd, which is connected already. */
+void client_of_fd(struct client *c, int fd);
 void client_close(struct client *c);
 
 /* Calls and returns the result (new reference); an error reply fails the test. */

@@ -173,10 +173,9 @@ static char *const *make_environment(struct scene *s, const char *notify_env)
 
 static void spawn_vmd(struct scene *s, const char *notify_env)
 {
-	const char *argv[] = {
-		TEST_BUILD_DIR "/vmd", "--session", "--state-dir", s->state_dir, "--runtime-dir",
-		s->runtime_dir,        "--socket",  s->socket,     NULL
-	};
+	const char *argv[] = { TEST_BUILD_DIR "/vmd", "--state-dir", s->state_dir, "--runtime-dir",
+		               s->runtime_dir,        "--socket",    s->socket,    "--config",
+		               s->config_file,        "--session",   NULL };
 	cleanup_close int log = open(s->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	struct spawn_fd fds[] = { { .source = log, .target = 1 }, { .source = log, .target = 2 } };
 	struct spawn_spec spec = { .path = argv[0],
@@ -187,6 +186,8 @@ static void spawn_vmd(struct scene *s, const char *notify_env)
 		                   .null_stdio = true };
 	struct vmd_error err = VMD_ERROR_INIT;
 
+	if (s->system)
+		argv[9] = NULL;
 	cr_assert_eq(proc_spawn(&spec, &s->vmd, &s->pidfd, &err), 0, "%s", err.message);
 }
 

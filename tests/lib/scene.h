@@ -18,7 +18,8 @@ struct scene {
 	int pidfd;
 	struct client client; /* the main connection */
 	int guard_pipe;
-	int notify; /* where vmd's sd_notify messages come, of the present run */
+	int notify;               /* where vmd's sd_notify messages come, of the present run */
+	bool system;              /* system mode instead of --session */
 	const char *program_path; /* PATH for vmd, NULL: as ours */
 };
 
