@@ -146,7 +146,8 @@ static void prune(struct vmd *vmd)
 	while (!list_is_empty(&t->age)) {
 		struct key *k = list_entry(t->age.next, struct key, age);
 
-		if (k->running || (t->n <= KEEP_KEYS && now - k->time_us < KEEP_US))
+		/* A clock that was set back makes no key old. */
+		if (k->running || (t->n <= KEEP_KEYS && now < k->time_us + KEEP_US))
 			break;
 		if (!txn)
 			txn = store_txn_new(vmd->store);
