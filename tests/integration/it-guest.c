@@ -223,16 +223,16 @@ Test(guest, an_exit_while_the_daemon_was_away_is_followed_by_one_restart)
 
 Test(guest, waiting_for_the_end_outlasts_a_planned_restart)
 {
+	static const char wait[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\","
+				   "\"params\":{\"vm\":\"a\"}}\n";
+
 	start_bare("a", restart_policy(500));
 	for (int i = 0; i < 3; i++) {
 		struct client other;
 		bool closed;
 
 		cr_assert(client_open(&other, s.socket));
-		cr_assert(client_send(&other,
-		                      "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.wait\","
-		                      "\"params\":{\"vm\":\"a\"}}\n",
-		                      73));
+		cr_assert(client_send(&other, wait, sizeof(wait) - 1));
 		cr_assert_eq(kill(engine_pid("a"), SIGKILL), 0);
 		json_decref(event_wait(&s.client, "vm.state", "a", "state", "failed", 10000));
 		json_decref(event_wait(&s.client, "vm.state", "a", "state", "running", 10000));
