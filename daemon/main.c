@@ -36,11 +36,14 @@ static int run(struct vmd *vmd)
 		void (*handler)(struct ev_loop *, ev_signal *, int);
 	} signals[] = { { SIGTERM, on_stop }, { SIGINT, on_stop }, { SIGHUP, on_reload } };
 	ev_signal watchers[ARRAY_SIZE(signals)];
+	sigset_t held;
 
+	(void)sigemptyset(&held);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
 		ev_signal_init(&watchers[i], signals[i].handler, signals[i].signal);
 		watchers[i].data = vmd;
 		ev_signal_start(vmd->loop, &watchers[i]);
+		(void)sigaddset(&held, signals[i].signal);
 	}
 	notify_start(&vmd->notify, vmd->loop);
 	if (fiber_start("start", vmd_start, vmd) < 0)
@@ -49,6 +52,8 @@ static int run(struct vmd *vmd)
 	if (!vmd->ended)
 		ev_run(vmd->loop, 0);
 	notify_stop(&vmd->notify);
+	/* One that is repeated while the state is written and closed does not cut that short. */
+	(void)sigprocmask(SIG_BLOCK, &held, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		ev_signal_stop(vmd->loop, &watchers[i]);
 	return vmd->exit_code;
