@@ -149,7 +149,7 @@ int engine_check_caps(const struct engine *engine, const struct host_facts *host
 		[CAP_X86_64] = { "definition.arch", "x86_64 guests" },
 		[CAP_AARCH64] = { "definition.arch", "aarch64 guests" },
 		[CAP_MACHINE_TYPE] = { "definition.machine", "machine types and options" },
-		[CAP_CPU_MODEL] = { "definition.cpus.model", "CPU models but the host's" },
+		[CAP_CPU_MODEL] = { "definition.cpus.model", "CPU models" },
 		[CAP_KERNEL] = { "definition.boot.kernel", "direct kernel boot" },
 		[CAP_BIOS] = { "definition.boot.firmware", "boot by BIOS" },
 		[CAP_UEFI] = { "definition.boot.firmware", "boot by UEFI" },

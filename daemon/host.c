@@ -58,6 +58,15 @@ static void find_programs(struct host_facts *f)
 			              sizeof(f->passt));
 }
 
+static void find_monitor(struct host_facts *f)
+{
+	const char *given = getenv("VMD_VMM");
+
+	snprintf(f->vmm, sizeof(f->vmm), "%s", given ? given : VMD_LIBEXECDIR "/vmd-vmm");
+	if (access(f->vmm, X_OK) < 0)
+		f->vmm[0] = '\0';
+}
+
 /* Firmware comes in pairs: code, and a template of the variables for it. */
 static void find_firmware(struct host_facts *f)
 {
@@ -158,6 +167,7 @@ void host_facts_collect(struct host_facts *f)
 	snprintf(f->kvm_reason, sizeof(f->kvm_reason), "KVM was not tried yet");
 	read_cpu(f);
 	find_programs(f);
+	find_monitor(f);
 	find_firmware(f);
 }
 

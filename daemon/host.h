@@ -21,6 +21,7 @@ struct host_facts {
 	json_t *kvm_proof;                        /* the prober's own report, or NULL */
 	bool kvm_probed;                          /* the three above are the prober's answer */
 	char qemu_x86_64[128], qemu_aarch64[128]; /* paths, or "" */
+	char vmm[128]; /* our monitor; VMD_VMM in the environment names another */
 	char passt[128], virtiofsd[128], swtpm[128], qemu_img[128];
 	char ovmf_code[128], ovmf_vars[128], aavmf_code[128], aavmf_vars[128];
 	json_t *qemu_cache; /* by program path, for host_qemu() */
@@ -43,7 +44,8 @@ const char *host_qemu_path(const struct host_facts *f, const char *arch);
 /*
  * What QEMU programs say of themselves: {"version": "7.2.22", "machines": [names], "cpus": [names]}
  * by program path, asked of those that are installed side by side and kept until a program's file
- * changes. passt is asked as well. Waits (fiber). 0, or negative errno when the fiber was called off.
+ * changes. passt is asked as well. Waits (fiber). 0, or negative errno when the fiber was called
+ * off.
  */
 int host_query_qemu(struct host_facts *f);
 /* Does passt carry every forwarded TCP connection? Known after host_query_qemu(). */

@@ -8,7 +8,7 @@ struct qemu_builder {
 	const json_t *definition;
 	const char *arch;
 	bool arm, kvm;
-	struct qemu_plan *plan;
+	struct plan *plan;
 	bool packed;       /* eight functions to a PCI slot, else one device to a slot */
 	unsigned n_pci;    /* devices placed so far */
 	bool failed, full; /* out of memory; too many descriptors */
@@ -22,7 +22,7 @@ void qemu_arg_json(struct qemu_builder *b, const char *option, json_t *value);
 /* As qemu_arg_json("-device") with the next free PCI address. */
 void qemu_pci_device(struct qemu_builder *b, json_t *device);
 /* Plans a descriptor; its number. */
-int qemu_plan_fd(struct qemu_builder *b, enum qemu_fd_kind kind, size_t index);
+int qemu_plan_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index);
 /* Adds "bootindex" when firmware is to try this source ("disk", "iso", "network"). */
 void qemu_set_boot_index(struct qemu_builder *b, json_t *device, const char *source, size_t index);
 /* Does firmware run and try this source? */

@@ -8,6 +8,7 @@
 
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/qemu-cmdline.h"
 
@@ -116,16 +117,9 @@ static unsigned most_cpus(const struct subject *s)
 static int check_cpus(const struct subject *s, struct vmd_error *err)
 {
 	const json_t *cpus = json_object_get(s->definition, "cpus");
-	const json_t *topology = json_object_get(cpus, "topology");
-	unsigned count = qemu_cpu_count(s->definition);
-	int64_t product = jsonx_int(topology, "sockets", 1) * jsonx_int(topology, "cores", 1) *
-	                  jsonx_int(topology, "threads", 1);
+	unsigned count = definition_cpu_count(s->definition);
 	const char *field = json_is_integer(cpus) ? "definition.cpus" : "definition.cpus.count";
 
-	if (topology && product != (int64_t)count)
-		return error_set_field(err, "definition.cpus.topology",
-		                       "sockets x cores x threads is %lld, the count is %u",
-		                       (long long)product, count);
 	if (count > most_cpus(s))
 		return engine_refuse(err, field, "this machine has at most %u processors",
 		                     most_cpus(s));
@@ -164,23 +158,6 @@ static int check_boot(const struct subject *s, struct vmd_error *err)
 	return 0;
 }
 
-/* A limit of 0 would be none at all. */
-static int check_bandwidth(const json_t *disk, size_t index, struct vmd_error *err)
-{
-	json_t *bandwidth = json_object_get(disk, "bandwidth"), *value;
-	const char *key;
-
-	json_object_foreach(bandwidth, key, value) {
-		char field[96];
-
-		snprintf(field, sizeof(field), "definition.disks[%zu].bandwidth.%.16s", index, key);
-		if (jsonx_size(bandwidth, key, 0) == 0)
-			return error_set_field(err, field,
-			                       "a limit of 0 bytes lets nothing through");
-	}
-	return 0;
-}
-
 static int check_disks(const struct subject *s, struct vmd_error *err)
 {
 	const json_t *disk;
@@ -202,28 +179,18 @@ static int check_disks(const struct subject *s, struct vmd_error *err)
 			return engine_refuse(err, field,
 			                     "the size of a '%s' image cannot be told beforehand",
 			                     format);
-		if (check_bandwidth(disk, i, err) < 0)
-			return -EINVAL;
 	}
 	return 0;
 }
 
 static int check_nics(const struct subject *s, struct vmd_error *err)
 {
-	const json_t *nic, *forward;
-	size_t i, k;
+	const json_t *nic;
+	size_t i;
 
 	json_array_foreach(json_object_get(s->definition, "nics"), i, nic) {
 		char field[96];
 
-		json_array_foreach(json_object_get(nic, "forward"), k, forward) {
-			struct qemu_forward f;
-
-			snprintf(field, sizeof(field), "definition.nics[%zu].forward[%zu]", i, k);
-			if (qemu_parse_forward(json_string_value(forward), &f) < 0)
-				return error_set_field(err, field, "'%.64s' is no port forward",
-				                       json_string_value(forward));
-		}
 		snprintf(field, sizeof(field), "definition.nics[%zu].network", i);
 		if (strcmp(jsonx_str(nic, "network", ""), "tap") == 0 &&
 		    access("/dev/net/tun", F_OK) < 0)
@@ -263,7 +230,6 @@ static int check_shares(const struct subject *s, struct vmd_error *err)
 static int check_devices(const struct subject *s, struct vmd_error *err)
 {
 	const json_t *tpm = json_object_get(s->definition, "tpm");
-	const json_t *actions = json_object_get(s->definition, "actions");
 
 	if (json_object_get(s->definition, "vsock") && access(VSOCK_DEVICE, F_OK) < 0) {
 		(void)engine_refuse(err, "definition.vsock", "this host has no %s", VSOCK_DEVICE);
@@ -278,13 +244,6 @@ static int check_devices(const struct subject *s, struct vmd_error *err)
 	if (s->arm && strcmp(jsonx_str(tpm, "model", "tis"), "crb") == 0)
 		return engine_refuse(err, "definition.tpm.model",
 		                     "%s guests have no TPM of model 'crb'", s->arch);
-	if (json_object_get(actions, "on_watchdog") &&
-	    !jsonx_bool(s->definition, "watchdog", false)) {
-		(void)error_set_field(err, "definition.actions.on_watchdog",
-		                      "the guest has no watchdog");
-		error_hint(err, "set definition.watchdog to true");
-		return -EINVAL;
-	}
 	return 0;
 }
 
@@ -310,7 +269,7 @@ int qemu_check(const struct host_facts *host, const json_t *definition, const ch
 		             .arch = engine_arch(host, definition),
 		             .accel = accel,
 		             .kvm = strcmp(accel, "kvm") == 0 };
-	int r = 0;
+	int r = definition_check_parts(definition, err);
 
 	s.arm = strcmp(s.arch, "aarch64") == 0;
 	for (size_t i = 0; i < ARRAY_SIZE(checks) && r == 0; i++)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/jsonx.h"
+#include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/qemu-builder.h"
 
@@ -16,7 +17,6 @@
  * Order and numbers depend on the definition only, so that a suspended guest or a snapshot finds
  * the same machine again. Descriptor numbers go from 3 up in the order of the arguments.
  */
-#define FIRST_FD 3
 /* PCI slots that are free on q35, pc and virt alike. */
 #define FIRST_SLOT 2
 
@@ -69,40 +69,13 @@ void qemu_pci_device(struct qemu_builder *b, json_t *device)
 	qemu_arg_json(b, "-device", device);
 }
 
-int qemu_plan_fd(struct qemu_builder *b, enum qemu_fd_kind kind, size_t index)
+int qemu_plan_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index)
 {
-	struct qemu_plan *plan = b->plan;
-	int number = FIRST_FD + (int)plan->n_fds;
+	int number = plan_add_fd(b->plan, kind, index);
 
-	if (plan->n_fds == LAUNCH_MAX_FDS) {
+	if (number < 0)
 		b->full = true;
-		return -1;
-	}
-	plan->fds[plan->n_fds++] = (struct qemu_fd){ kind, index, number };
 	return number;
-}
-
-const char *qemu_fd_kind_name(enum qemu_fd_kind kind)
-{
-	static const char *const names[] = {
-		[QEMU_FD_QMP] = "qmp",
-		[QEMU_FD_CONSOLE] = "console",
-		[QEMU_FD_KERNEL] = "kernel",
-		[QEMU_FD_INITRD] = "initrd",
-		[QEMU_FD_ISO] = "iso",
-		[QEMU_FD_FIRMWARE] = "firmware",
-		[QEMU_FD_NVRAM] = "nvram",
-		[QEMU_FD_DISK] = "disk",
-		[QEMU_FD_PASST] = "passt",
-		[QEMU_FD_TAP] = "tap",
-		[QEMU_FD_VHOST_NET] = "vhost-net",
-		[QEMU_FD_VSOCK] = "vsock",
-		[QEMU_FD_TPM] = "tpm",
-		[QEMU_FD_SHARE] = "share",
-	};
-
-	_Static_assert(ARRAY_SIZE(names) == _QEMU_FD_KIND_MAX, "one name per kind");
-	return names[kind];
 }
 
 const char *qemu_machine_type(const char *arch, const json_t *definition)
@@ -120,19 +93,6 @@ const char *qemu_firmware(const char *arch, const json_t *definition)
 	if (json_object_get(boot, "kernel"))
 		return "";
 	return jsonx_str(boot, "firmware", strcmp(arch, "aarch64") == 0 ? "uefi" : "bios");
-}
-
-unsigned qemu_cpu_count(const json_t *definition)
-{
-	const json_t *cpus = json_object_get(definition, "cpus");
-	const json_t *topology = json_object_get(cpus, "topology");
-
-	if (json_is_integer(cpus))
-		return (unsigned)json_integer_value(cpus);
-	return (unsigned)jsonx_int(cpus, "count",
-	                           jsonx_int(topology, "sockets", 1) *
-	                                   jsonx_int(topology, "cores", 1) *
-	                                   jsonx_int(topology, "threads", 1));
 }
 
 const char *qemu_cpu_model(const json_t *definition, const char *accel)
@@ -211,7 +171,7 @@ static void add_processors(struct qemu_builder *b)
 {
 	const json_t *topology =
 		json_object_get(json_object_get(b->definition, "cpus"), "topology");
-	unsigned count = qemu_cpu_count(b->definition);
+	unsigned count = definition_cpu_count(b->definition);
 	char text[512];
 
 	const char *model = qemu_cpu_model(b->definition, b->in->accel);
@@ -245,7 +205,7 @@ static void add_memory(struct qemu_builder *b)
 		                        "id", "memory0", "size", (json_int_t)bytes, "share", 1));
 }
 
-static void add_pflash(struct qemu_builder *b, const char *node, enum qemu_fd_kind kind,
+static void add_pflash(struct qemu_builder *b, const char *node, enum plan_fd_kind kind,
                        bool readonly)
 {
 	int number = qemu_plan_fd(b, kind, 0);
@@ -266,8 +226,8 @@ static void add_boot(struct qemu_builder *b)
 	const json_t *boot = json_object_get(b->definition, "boot");
 
 	if (strcmp(qemu_firmware(b->arch, b->definition), "uefi") == 0) {
-		add_pflash(b, "firmware", QEMU_FD_FIRMWARE, true);
-		add_pflash(b, "nvram", QEMU_FD_NVRAM, false);
+		add_pflash(b, "firmware", PLAN_FD_FIRMWARE, true);
+		add_pflash(b, "nvram", PLAN_FD_NVRAM, false);
 	}
 	if (!json_object_get(boot, "kernel")) {
 		qemu_arg(b, "-boot");
@@ -275,10 +235,10 @@ static void add_boot(struct qemu_builder *b)
 		return;
 	}
 	qemu_arg(b, "-kernel");
-	qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, QEMU_FD_KERNEL, 0));
+	qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, PLAN_FD_KERNEL, 0));
 	if (json_object_get(boot, "initrd")) {
 		qemu_arg(b, "-initrd");
-		qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, QEMU_FD_INITRD, 0));
+		qemu_argf(b, "/proc/self/fd/%d", qemu_plan_fd(b, PLAN_FD_INITRD, 0));
 	}
 	if (jsonx_str(boot, "cmdline", "")[0]) {
 		qemu_arg(b, "-append");
@@ -373,12 +333,12 @@ static void add_frame(struct qemu_builder *b)
 		qemu_arg(b, "defer");
 	}
 	qemu_arg(b, "-chardev");
-	qemu_argf(b, "socket,id=qmp,fd=%d", qemu_plan_fd(b, QEMU_FD_QMP, 0));
+	qemu_argf(b, "socket,id=qmp,fd=%d", qemu_plan_fd(b, PLAN_FD_QMP, 0));
 	qemu_arg(b, "-mon");
 	qemu_arg(b, "chardev=qmp,mode=control");
 }
 
-int qemu_build(const struct qemu_input *in, struct qemu_plan *ret, struct vmd_error *err)
+int qemu_build(const struct qemu_input *in, struct plan *ret, struct vmd_error *err)
 {
 	const json_t *d = in->definition;
 	struct qemu_builder b = {
@@ -389,7 +349,7 @@ int qemu_build(const struct qemu_input *in, struct qemu_plan *ret, struct vmd_er
 		.plan = ret,
 	};
 
-	*ret = (struct qemu_plan){ .argv = json_array() };
+	*ret = (struct plan){ .argv = json_array() };
 	b.arm = strcmp(b.arch, "aarch64") == 0;
 	b.packed = json_array_size(json_object_get(d, "disks")) +
 	                   json_array_size(json_object_get(d, "nics")) +
@@ -412,17 +372,11 @@ int qemu_build(const struct qemu_input *in, struct qemu_plan *ret, struct vmd_er
 	add_actions(&b);
 	if (!b.failed && !b.full)
 		return 0;
-	qemu_plan_deinit(ret);
+	plan_deinit(ret);
 	if (b.full) {
 		(void)error_set(err, ERROR_UNSUPPORTED, "the guest needs more than %d descriptors",
 		                LAUNCH_MAX_FDS);
 		return -E2BIG;
 	}
 	return error_set_errno(err, ENOMEM, "cannot build QEMU's command line");
-}
-
-void qemu_plan_deinit(struct qemu_plan *plan)
-{
-	json_decref(plan->argv);
-	*plan = (struct qemu_plan){ .argv = NULL };
 }

@@ -8,6 +8,7 @@
 
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/qemu-builder.h"
 
@@ -175,7 +176,7 @@ void qemu_add_disks(struct qemu_builder *b)
 		while (k + 1 < ARRAY_SIZE(buses) && strcmp(bus_of(disk), buses[k]) != 0)
 			k++;
 		snprintf(node, sizeof(node), "disk%zu", i);
-		add_nodes(b, node, qemu_plan_fd(b, QEMU_FD_DISK, i), disk);
+		add_nodes(b, node, qemu_plan_fd(b, PLAN_FD_DISK, i), disk);
 		add_limits(b, node, i, disk, top, sizeof(top));
 		add_disk_device(b, disk, i, nth[k]++, top);
 	}
@@ -189,7 +190,7 @@ void qemu_add_iso(struct qemu_builder *b)
 
 	if (!json_object_get(json_object_get(b->definition, "boot"), "iso"))
 		return;
-	add_nodes(b, "iso0", qemu_plan_fd(b, QEMU_FD_ISO, 0), as_disk);
+	add_nodes(b, "iso0", qemu_plan_fd(b, PLAN_FD_ISO, 0), as_disk);
 	device = json_pack("{s:s, s:s, s:s, s:s}", "driver", b->arm ? "scsi-cd" : "ide-cd", "id",
 	                   "cd0", "bus", b->arm ? "scsi0.0" : "ide.1", "drive", "iso0");
 	/* Behind the last disk of that bus; UEFI looks at targets 0 to 31 and LUNs 0 to 7 only. */
@@ -199,35 +200,6 @@ void qemu_add_iso(struct qemu_builder *b)
 	}
 	qemu_set_boot_index(b, device, "iso", 0);
 	qemu_arg_json(b, "-device", device);
-}
-
-int qemu_parse_forward(const char *text, struct qemu_forward *ret)
-{
-	const char *rest = text + 4;
-	size_t n = strcspn(rest, ":");
-	uint64_t host, guest;
-	char port[8];
-
-	*ret = (struct qemu_forward){ .udp = strncmp(text, "udp:", 4) == 0 };
-	if (!ret->udp && strncmp(text, "tcp:", 4) != 0)
-		return -EINVAL;
-	if (memchr(rest, '.', n)) {
-		if (n >= sizeof(ret->address) || rest[n] != ':')
-			return -EINVAL;
-		memcpy(ret->address, rest, n);
-		rest += n + 1;
-		n = strcspn(rest, ":");
-	}
-	if (n >= sizeof(port) || rest[n] != ':')
-		return -EINVAL;
-	memcpy(port, rest, n);
-	port[n] = '\0';
-	if (parse_u64(port, &host) < 0 || parse_u64(rest + n + 1, &guest) < 0 || !host || !guest ||
-	    host > 65535 || guest > 65535)
-		return -EINVAL;
-	ret->host_port = (unsigned)host;
-	ret->guest_port = (unsigned)guest;
-	return 0;
 }
 
 bool qemu_nic_by_passt(const struct qemu_input *in, const json_t *nic)
@@ -251,9 +223,9 @@ static void add_user_netdev(struct qemu_builder *b, size_t index, const json_t *
 
 	n = (size_t)snprintf(text, sizeof(text), "user,id=net%zu", index);
 	json_array_foreach(json_object_get(nic, "forward"), i, entry) {
-		struct qemu_forward f;
+		struct forward f;
 
-		if (n + 64 > sizeof(text) || qemu_parse_forward(json_string_value(entry), &f) < 0)
+		if (n + 64 > sizeof(text) || parse_forward(json_string_value(entry), &f) < 0)
 			b->failed = true;
 		else
 			n += (size_t)snprintf(text + n, sizeof(text) - n, ",hostfwd=%s:%s:%u-:%u",
@@ -278,13 +250,13 @@ static void add_netdev(struct qemu_builder *b, size_t i, const json_t *nic)
 	qemu_arg(b, "-netdev");
 	if (strcmp(network, "user") == 0) {
 		qemu_argf(b, "stream,id=net%zu,server=off,addr.type=fd,addr.str=%d", i,
-		          qemu_plan_fd(b, QEMU_FD_PASST, i));
+		          qemu_plan_fd(b, PLAN_FD_PASST, i));
 		return;
 	}
-	fd = qemu_plan_fd(b, QEMU_FD_TAP, i);
+	fd = qemu_plan_fd(b, PLAN_FD_TAP, i);
 	if (b->in->vhost_net)
 		qemu_argf(b, "tap,id=net%zu,fd=%d,vhost=on,vhostfd=%d", i, fd,
-		          qemu_plan_fd(b, QEMU_FD_VHOST_NET, i));
+		          qemu_plan_fd(b, PLAN_FD_VHOST_NET, i));
 	else
 		qemu_argf(b, "tap,id=net%zu,fd=%d", i, fd);
 }
@@ -330,7 +302,7 @@ void qemu_add_shares(struct qemu_builder *b)
 
 		snprintf(chardev, sizeof(chardev), "share%zu", i);
 		qemu_arg(b, "-chardev");
-		qemu_argf(b, "socket,id=%s,fd=%d", chardev, qemu_plan_fd(b, QEMU_FD_SHARE, i));
+		qemu_argf(b, "socket,id=%s,fd=%d", chardev, qemu_plan_fd(b, PLAN_FD_SHARE, i));
 		qemu_pci_device(b,
 		                json_pack("{s:s, s:s, s:s}", "driver", "vhost-user-fs-pci",
 		                          "chardev", chardev, "tag", jsonx_str(share, "tag", "")));
@@ -344,7 +316,7 @@ void qemu_add_console(struct qemu_builder *b)
 	if (json_is_false(console))
 		return;
 	qemu_arg(b, "-chardev");
-	qemu_argf(b, "socket,id=console0,fd=%d", qemu_plan_fd(b, QEMU_FD_CONSOLE, 0));
+	qemu_argf(b, "socket,id=console0,fd=%d", qemu_plan_fd(b, PLAN_FD_CONSOLE, 0));
 	if (strcmp(jsonx_str(console, "device", "serial"), "serial") == 0) {
 		qemu_arg(b, "-serial");
 		qemu_arg(b, "chardev:console0");
@@ -417,7 +389,7 @@ static void add_tpm(struct qemu_builder *b)
 	if (!json_is_true(tpm) && !json_is_object(tpm))
 		return;
 	qemu_arg(b, "-chardev");
-	qemu_argf(b, "socket,id=tpm0,fd=%d", qemu_plan_fd(b, QEMU_FD_TPM, 0));
+	qemu_argf(b, "socket,id=tpm0,fd=%d", qemu_plan_fd(b, PLAN_FD_TPM, 0));
 	qemu_arg(b, "-tpmdev");
 	qemu_arg(b, "emulator,id=tpm0,chardev=tpm0");
 	qemu_arg(b, "-device");
@@ -438,7 +410,7 @@ void qemu_add_small_devices(struct qemu_builder *b)
 	if (vsock) {
 		char number[16];
 
-		snprintf(number, sizeof(number), "%d", qemu_plan_fd(b, QEMU_FD_VSOCK, 0));
+		snprintf(number, sizeof(number), "%d", qemu_plan_fd(b, PLAN_FD_VSOCK, 0));
 		qemu_pci_device(b, json_pack("{s:s, s:I, s:s}", "driver", "vhost-vsock-pci",
 		                             "guest-cid", jsonx_int(vsock, "cid", 0), "vhostfd",
 		                             number));

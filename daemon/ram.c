@@ -21,7 +21,8 @@
 
 #define ROOM_BYTES (1 << 20) /* more than the engine writes at once */
 
-static int hash_fd(int fd, XXH3_state_t *state, uint64_t *ret_bytes)
+/* Of the first most bytes. */
+static int hash_fd(int fd, uint64_t most, XXH3_state_t *state, uint64_t *ret_bytes)
 {
 	enum {
 		CHUNK = 1 << 20
@@ -31,8 +32,8 @@ static int hash_fd(int fd, XXH3_state_t *state, uint64_t *ret_bytes)
 
 	if (!buf)
 		return -ENOMEM;
-	for (;;) {
-		ssize_t n = read(fd, buf, CHUNK);
+	while (total < most) {
+		ssize_t n = read(fd, buf, (size_t)MIN_OF(most - total, (uint64_t)CHUNK));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -47,19 +48,15 @@ static int hash_fd(int fd, XXH3_state_t *state, uint64_t *ret_bytes)
 	return 0;
 }
 
-int file_checksum(const char *path, uint64_t *ret_bytes, char ret_checksum[17])
+static int sum_fd(int fd, uint64_t most, uint64_t *ret_bytes, char ret_checksum[17])
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	XXH3_state_t *state;
+	XXH3_state_t *state = XXH3_createState();
 	int r;
 
-	if (fd < 0)
-		return -errno;
-	state = XXH3_createState();
 	if (!state)
 		return -ENOMEM;
 	XXH3_64bits_reset(state);
-	r = hash_fd(fd, state, ret_bytes);
+	r = hash_fd(fd, most, state, ret_bytes);
 	if (r == 0)
 		snprintf(ret_checksum, 17, "%016llx",
 		         (unsigned long long)XXH3_64bits_digest(state));
@@ -67,28 +64,61 @@ int file_checksum(const char *path, uint64_t *ret_bytes, char ret_checksum[17])
 	return r;
 }
 
+int file_checksum(const char *path, uint64_t *ret_bytes, char ret_checksum[17])
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : sum_fd(fd, UINT64_MAX, ret_bytes, ret_checksum);
+}
+
+/*
+ * QEMU's file is one stream, summed whole. vmd-vmm's begins with the state of the machine, which is
+ * summed; behind STATE_BYTES lies the memory, sparse, which a restore maps and does not read.
+ */
+#define STATE_BYTES (2u << 20)
+
 struct ram_file {
 	const char *path;
+	bool kvm; /* of engine kvm */
 	int fd;
 	uint64_t bytes;
 	char checksum[17];
 };
 
+static struct ram_file ram_file(const struct guest *g, const char *path)
+{
+	return (struct ram_file){ .path = path,
+		                  .kvm = strcmp(g->engine, "kvm") == 0,
+		                  .fd = -EBADF };
+}
+
 static int create_file(void *arg)
 {
 	struct ram_file *f = arg;
 
-	f->fd = open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	f->fd = open(f->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	return f->fd < 0 ? -errno : 0;
+}
+
+static int sum_file(struct ram_file *f)
+{
+	uint64_t summed;
+	struct stat st;
+	int r = lseek(f->fd, 0, SEEK_SET) < 0 || fstat(f->fd, &st) < 0 ? -errno : 0;
+
+	if (r == 0)
+		r = sum_fd(f->fd, f->kvm ? STATE_BYTES : UINT64_MAX, &summed, f->checksum);
+	if (r == 0)
+		f->bytes = (uint64_t)st.st_size;
+	/* QEMU reads the stream from where the file stands. */
+	return r == 0 && lseek(f->fd, 0, SEEK_SET) < 0 ? -errno : r;
 }
 
 static int finish_file(void *arg)
 {
 	struct ram_file *f = arg;
 
-	if (fsync(f->fd) < 0)
-		return -errno;
-	return file_checksum(f->path, &f->bytes, f->checksum);
+	return fsync(f->fd) < 0 ? -errno : sum_file(f);
 }
 
 static int open_file(void *arg)
@@ -96,9 +126,7 @@ static int open_file(void *arg)
 	struct ram_file *f = arg;
 
 	f->fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (f->fd < 0)
-		return -errno;
-	return file_checksum(f->path, &f->bytes, f->checksum);
+	return f->fd < 0 ? -errno : sum_file(f);
 }
 
 /* Hands a descriptor to the engine under a name, for "fd:" migration (QMP getfd). */
@@ -237,7 +265,7 @@ static void give_up_file(struct ram_file *f, const struct guest *g, struct vmd_e
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err)
 {
-	struct ram_file f = { .path = path, .fd = -EBADF };
+	struct ram_file f = ram_file(g, path);
 	int r = work_run(create_file, &f);
 
 	if (r < 0)
@@ -287,7 +315,7 @@ static int load_stream(struct guest *g, int fd, struct vmd_error *err)
 int ram_load(struct guest *g, const char *path, uint64_t bytes, const char *checksum,
              struct vmd_error *err)
 {
-	struct ram_file f = { .path = path, .fd = -EBADF };
+	struct ram_file f = ram_file(g, path);
 	int r = work_run(open_file, &f);
 
 	if (r == -ENOENT)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /*
- * A guest's memory and device state as a file: QEMU's migration stream, written by "migrate" and
+ * A guest's memory and device state as a file of its engine's format, written by QMP "migrate" and
  * read by "migrate-incoming", both to a descriptor. All of it waits (fiber).
  */
 #include <stdint.h>
@@ -14,7 +14,8 @@ struct job;
  * err is given. Does not wait. */
 int ram_check(const struct guest *g, struct vmd_error *err);
 /* Writes the state of a guest whose vCPUs are stopped to path (created, fsynced). checksum: XXH3-64
- * of the file as 16 hex digits. On failure the file is gone and the guest still stopped. */
+ * of the file (engine kvm: of its state part) as 16 hex digits. On failure the file is gone and the
+ * guest still stopped. */
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err);
 /* Checks the file against size and checksum, then loads it into a guest launched with incoming. */

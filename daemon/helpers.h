@@ -23,10 +23,10 @@ int launch_proc_add_fd(struct launch_proc *proc, size_t index, int target);
  * negative errno with err. dir of swtpm exists; it keeps the
  * TPM's state.
  */
-int qemu_add_passt(struct launch *l, const struct host_facts *host, const json_t *nic, size_t index,
-                   size_t *ret_index, struct vmd_error *err);
-int qemu_add_virtiofsd(struct launch *l, const struct host_facts *host, const json_t *share,
-                       size_t index, const char *runtime_dir, size_t *ret_index,
-                       struct vmd_error *err);
-int qemu_add_swtpm(struct launch *l, const struct host_facts *host, const char *dir,
-                   size_t *ret_index, struct vmd_error *err);
+int helper_add_passt(struct launch *l, const struct host_facts *host, const json_t *nic,
+                     size_t index, size_t *ret_index, struct vmd_error *err);
+int helper_add_virtiofsd(struct launch *l, const struct host_facts *host, const json_t *share,
+                         size_t index, const char *runtime_dir, size_t *ret_index,
+                         struct vmd_error *err);
+int helper_add_swtpm(struct launch *l, const struct host_facts *host, const char *dir,
+                     size_t *ret_index, struct vmd_error *err);

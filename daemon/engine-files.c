@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
-#include "daemon/qemu-files.h"
+#include "daemon/engine-files.h"
 
 #include <arpa/inet.h>
 #include <endian.h>
@@ -32,7 +32,7 @@ static void name_field(const char *field, struct vmd_error *err)
 }
 
 /* A file that cannot be opened is mostly a wrong path: the input's fault. */
-static int open_failed(const struct qemu_file *file, int e, struct vmd_error *err)
+static int open_failed(const struct engine_file *file, int e, struct vmd_error *err)
 {
 	switch (e) {
 	case ENOENT:
@@ -58,16 +58,16 @@ static const char *type_word(mode_t mode)
 	                        : "a file";
 }
 
-static bool type_fits(enum qemu_file_type type, mode_t mode)
+static bool type_fits(enum engine_file_type type, mode_t mode)
 {
-	if (type == QEMU_FILE_DEVICE)
+	if (type == ENGINE_FILE_DEVICE)
 		return S_ISCHR(mode);
-	if (type == QEMU_FILE_DIRECTORY)
+	if (type == ENGINE_FILE_DIRECTORY)
 		return S_ISDIR(mode);
-	return S_ISREG(mode) || (type == QEMU_FILE_IMAGE && S_ISBLK(mode));
+	return S_ISREG(mode) || (type == ENGINE_FILE_IMAGE && S_ISBLK(mode));
 }
 
-static int check_type(const struct qemu_file *file, const struct stat *st, struct vmd_error *err)
+static int check_type(const struct engine_file *file, const struct stat *st, struct vmd_error *err)
 {
 	if (type_fits(file->type, st->st_mode))
 		return 0;
@@ -75,18 +75,18 @@ static int check_type(const struct qemu_file *file, const struct stat *st, struc
 	                       type_word(st->st_mode));
 }
 
-static bool is_kernel(enum qemu_file_type type, const uint8_t *head, ssize_t n)
+static bool is_kernel(enum engine_file_type type, const uint8_t *head, ssize_t n)
 {
-	if (type == QEMU_FILE_KERNEL_ARM)
+	if (type == ENGINE_FILE_KERNEL_ARM)
 		return (n >= 60 && memcmp(head + 56, "ARM\x64", 4) == 0) ||
 		       (n >= 2 && memcmp(head, "\x1f\x8b", 2) == 0);
 	return (n >= 0x206 && memcmp(head + 0x202, "HdrS", 4) == 0) ||
 	       (n >= 4 && memcmp(head, "\177ELF", 4) == 0);
 }
 
-static int check_kernel(int fd, const struct qemu_file *file, struct vmd_error *err)
+static int check_kernel(int fd, const struct engine_file *file, struct vmd_error *err)
 {
-	bool arm = file->type == QEMU_FILE_KERNEL_ARM;
+	bool arm = file->type == ENGINE_FILE_KERNEL_ARM;
 	uint8_t head[1024];
 	ssize_t n = pread(fd, head, sizeof(head), 0);
 
@@ -96,7 +96,7 @@ static int check_kernel(int fd, const struct qemu_file *file, struct vmd_error *
 		return error_set_field(err, file->field, "'%.200s' is empty", file->path);
 	if (is_kernel(file->type, head, n))
 		return 0;
-	if (is_kernel(arm ? QEMU_FILE_KERNEL_X86 : QEMU_FILE_KERNEL_ARM, head, n))
+	if (is_kernel(arm ? ENGINE_FILE_KERNEL_X86 : ENGINE_FILE_KERNEL_ARM, head, n))
 		return error_set_field(err, file->field, "'%.200s' is no kernel for %s", file->path,
 		                       arm ? "aarch64" : "x86_64");
 	return error_set_field(err, file->field, "'%.200s' is not a Linux kernel (%s)", file->path,
@@ -116,7 +116,7 @@ static uint64_t file_bytes(int fd, const struct stat *st)
  * The few header fields that decide whether an image is what was stated, how large it is and that
  * it keeps all its data to itself: QEMU would open files that an image names as holding its data.
  */
-static int check_header(int fd, const struct qemu_file *file, uint64_t *bytes,
+static int check_header(int fd, const struct engine_file *file, uint64_t *bytes,
                         struct vmd_error *err)
 {
 	uint8_t head[80] = { 0 };
@@ -144,7 +144,7 @@ static int check_header(int fd, const struct qemu_file *file, uint64_t *bytes,
 	return 0;
 }
 
-static int check_image(int fd, const struct qemu_file *file, const struct stat *st,
+static int check_image(int fd, const struct engine_file *file, const struct stat *st,
                        struct vmd_error *err)
 {
 	uint64_t bytes = file_bytes(fd, st);
@@ -163,7 +163,7 @@ static int check_image(int fd, const struct qemu_file *file, const struct stat *
 	return 0;
 }
 
-static int lock_image(int fd, const struct qemu_file *file, struct vmd_error *err)
+static int lock_image(int fd, const struct engine_file *file, struct vmd_error *err)
 {
 	int r = fs_lock_ofd(fd, file->writable);
 
@@ -179,7 +179,7 @@ static int lock_image(int fd, const struct qemu_file *file, struct vmd_error *er
 	return r;
 }
 
-static int check_open_file(int fd, const struct qemu_file *file, struct vmd_error *err)
+static int check_open_file(int fd, const struct engine_file *file, struct vmd_error *err)
 {
 	struct stat st;
 	int r;
@@ -190,25 +190,25 @@ static int check_open_file(int fd, const struct qemu_file *file, struct vmd_erro
 	if (r < 0)
 		return r;
 	switch (file->type) {
-	case QEMU_FILE_KERNEL_X86:
-	case QEMU_FILE_KERNEL_ARM:
+	case ENGINE_FILE_KERNEL_X86:
+	case ENGINE_FILE_KERNEL_ARM:
 		return check_kernel(fd, file, err);
-	case QEMU_FILE_IMAGE:
+	case ENGINE_FILE_IMAGE:
 		r = lock_image(fd, file, err);
 		return r < 0 ? r : check_image(fd, file, &st, err);
-	case QEMU_FILE_DATA:
+	case ENGINE_FILE_DATA:
 		if (st.st_size == 0)
 			return error_set_field(err, file->field, "'%.200s' is empty", file->path);
 		break;
-	case QEMU_FILE_DEVICE:
-	case QEMU_FILE_DIRECTORY:
-	case QEMU_FILE_TAP:
+	case ENGINE_FILE_DEVICE:
+	case ENGINE_FILE_DIRECTORY:
+	case ENGINE_FILE_TAP:
 		break;
 	}
 	return 0;
 }
 
-static int open_tap(const struct qemu_file *file, struct vmd_error *err)
+static int open_tap(const struct engine_file *file, struct vmd_error *err)
 {
 	struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
 	cleanup_close int fd = -EBADF;
@@ -234,14 +234,14 @@ static int open_tap(const struct qemu_file *file, struct vmd_error *err)
 	return -errno;
 }
 
-int qemu_file_open(const struct qemu_file *file, struct vmd_error *err)
+int engine_file_open(const struct engine_file *file, struct vmd_error *err)
 {
 	int flags = (file->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	cleanup_close int fd = -EBADF;
 	struct stat st;
 	int r;
 
-	if (file->type == QEMU_FILE_TAP)
+	if (file->type == ENGINE_FILE_TAP)
 		return open_tap(file, err);
 	/* Looked at before as well: opening some devices has effects. */
 	if (stat(file->path, &st) < 0)
@@ -259,7 +259,7 @@ int qemu_file_open(const struct qemu_file *file, struct vmd_error *err)
 	return TAKE_FD(fd);
 }
 
-int qemu_file_from_template(const char *path, const char *template, struct vmd_error *err)
+int engine_file_from_template(const char *path, const char *template, struct vmd_error *err)
 {
 	cleanup_free char *data = NULL;
 	size_t len;
@@ -278,8 +278,8 @@ int qemu_file_from_template(const char *path, const char *template, struct vmd_e
 	return r < 0 ? error_set_errno(err, -r, "cannot make '%s' from '%s'", path, template) : 0;
 }
 
-int qemu_check_port(bool udp, const char *address, unsigned port, const char *field,
-                    struct vmd_error *err)
+int engine_check_port(bool udp, const char *address, unsigned port, const char *field,
+                      struct vmd_error *err)
 {
 	cleanup_close int fd = socket(AF_INET, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
-#include "daemon/qemu-helpers.h"
+#include "daemon/helpers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 
 #include "common/cleanup.h"
 #include "common/jsonx.h"
+#include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/qemu-cmdline.h"
 
@@ -92,10 +93,10 @@ static json_t *passt_arguments(const char *path, const json_t *forwards)
 	size_t i;
 
 	json_array_foreach(forwards, i, entry) {
-		struct qemu_forward f;
+		struct forward f;
 		char text[64];
 
-		if (qemu_parse_forward(json_string_value(entry), &f) < 0)
+		if (parse_forward(json_string_value(entry), &f) < 0)
 			continue; /* qemu_check() has refused it */
 		any[f.udp] = true;
 		snprintf(text, sizeof(text), "%s%s%u:%u", f.address, f.address[0] ? "/" : "",
@@ -109,8 +110,8 @@ static json_t *passt_arguments(const char *path, const json_t *forwards)
 	return argv;
 }
 
-int qemu_add_passt(struct launch *l, const struct host_facts *host, const json_t *nic, size_t index,
-                   size_t *ret_index, struct vmd_error *err)
+int helper_add_passt(struct launch *l, const struct host_facts *host, const json_t *nic,
+                     size_t index, size_t *ret_index, struct vmd_error *err)
 {
 	int fd = launch_add_socket(l, ret_index);
 	char name[32];
@@ -160,9 +161,9 @@ static json_t *virtiofsd_arguments(const char *program, const json_t *share)
 	return argv;
 }
 
-int qemu_add_virtiofsd(struct launch *l, const struct host_facts *host, const json_t *share,
-                       size_t index, const char *runtime_dir, size_t *ret_index,
-                       struct vmd_error *err)
+int helper_add_virtiofsd(struct launch *l, const struct host_facts *host, const json_t *share,
+                         size_t index, const char *runtime_dir, size_t *ret_index,
+                         struct vmd_error *err)
 {
 	int server = -EBADF, client, r;
 	char name[32], field[64];
@@ -183,8 +184,8 @@ int qemu_add_virtiofsd(struct launch *l, const struct host_facts *host, const js
 	return add_helper(l, name, virtiofsd_arguments(host->virtiofsd, share), server, err);
 }
 
-int qemu_add_swtpm(struct launch *l, const struct host_facts *host, const char *dir,
-                   size_t *ret_index, struct vmd_error *err)
+int helper_add_swtpm(struct launch *l, const struct host_facts *host, const char *dir,
+                     size_t *ret_index, struct vmd_error *err)
 {
 	int fd;
 

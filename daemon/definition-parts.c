@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+
+#include "daemon/definition-parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/jsonx.h"
+#include "common/parse.h"
+
+unsigned definition_cpu_count(const json_t *definition)
+{
+	const json_t *cpus = json_object_get(definition, "cpus");
+	const json_t *topology = json_object_get(cpus, "topology");
+
+	if (json_is_integer(cpus))
+		return (unsigned)json_integer_value(cpus);
+	return (unsigned)jsonx_int(cpus, "count",
+	                           jsonx_int(topology, "sockets", 1) *
+	                                   jsonx_int(topology, "cores", 1) *
+	                                   jsonx_int(topology, "threads", 1));
+}
+
+int parse_forward(const char *text, struct forward *ret)
+{
+	const char *rest = text + 4;
+	size_t n = strcspn(rest, ":");
+	uint64_t host, guest;
+	char port[8];
+
+	*ret = (struct forward){ .udp = strncmp(text, "udp:", 4) == 0 };
+	if (!ret->udp && strncmp(text, "tcp:", 4) != 0)
+		return -EINVAL;
+	if (memchr(rest, '.', n)) {
+		if (n >= sizeof(ret->address) || rest[n] != ':')
+			return -EINVAL;
+		memcpy(ret->address, rest, n);
+		rest += n + 1;
+		n = strcspn(rest, ":");
+	}
+	if (n >= sizeof(port) || rest[n] != ':')
+		return -EINVAL;
+	memcpy(port, rest, n);
+	port[n] = '\0';
+	if (parse_u64(port, &host) < 0 || parse_u64(rest + n + 1, &guest) < 0 || !host || !guest ||
+	    host > 65535 || guest > 65535)
+		return -EINVAL;
+	ret->host_port = (unsigned)host;
+	ret->guest_port = (unsigned)guest;
+	return 0;
+}
+
+static int check_topology(const json_t *definition, struct vmd_error *err)
+{
+	const json_t *topology = json_object_get(json_object_get(definition, "cpus"), "topology");
+	unsigned count = definition_cpu_count(definition);
+	int64_t product = jsonx_int(topology, "sockets", 1) * jsonx_int(topology, "cores", 1) *
+	                  jsonx_int(topology, "threads", 1);
+
+	if (topology && product != (int64_t)count)
+		return error_set_field(err, "definition.cpus.topology",
+		                       "sockets x cores x threads is %lld, the count is %u",
+		                       (long long)product, count);
+	return 0;
+}
+
+/* A limit of 0 would be none at all. */
+static int check_bandwidth(const json_t *disk, size_t index, struct vmd_error *err)
+{
+	json_t *bandwidth = json_object_get(disk, "bandwidth"), *value;
+	const char *key;
+
+	json_object_foreach(bandwidth, key, value) {
+		char field[96];
+
+		snprintf(field, sizeof(field), "definition.disks[%zu].bandwidth.%.16s", index, key);
+		if (jsonx_size(bandwidth, key, 0) == 0)
+			return error_set_field(err, field,
+			                       "a limit of 0 bytes lets nothing through");
+	}
+	return 0;
+}
+
+static int check_disks(const json_t *definition, struct vmd_error *err)
+{
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(definition, "disks"), i, disk)
+		if (check_bandwidth(disk, i, err) < 0)
+			return -EINVAL;
+	return 0;
+}
+
+static int check_forwards(const json_t *definition, struct vmd_error *err)
+{
+	const json_t *nic, *forward;
+	size_t i, k;
+
+	json_array_foreach(json_object_get(definition, "nics"), i, nic)
+		json_array_foreach(json_object_get(nic, "forward"), k, forward) {
+			struct forward f;
+			char field[96];
+
+			snprintf(field, sizeof(field), "definition.nics[%zu].forward[%zu]", i, k);
+			if (parse_forward(json_string_value(forward), &f) < 0)
+				return error_set_field(err, field, "'%.64s' is no port forward",
+				                       json_string_value(forward));
+		}
+	return 0;
+}
+
+static int check_actions(const json_t *definition, struct vmd_error *err)
+{
+	if (!json_object_get(json_object_get(definition, "actions"), "on_watchdog") ||
+	    jsonx_bool(definition, "watchdog", false))
+		return 0;
+	(void)error_set_field(err, "definition.actions.on_watchdog", "the guest has no watchdog");
+	error_hint(err, "set definition.watchdog to true");
+	return -EINVAL;
+}
+
+int definition_check_parts(const json_t *definition, struct vmd_error *err)
+{
+	int r = check_topology(definition, err);
+
+	if (r == 0)
+		r = check_disks(definition, err);
+	if (r == 0)
+		r = check_forwards(definition, err);
+	return r == 0 ? check_actions(definition, err) : r;
+}
