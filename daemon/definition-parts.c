@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/jsonx.h"
 #include "common/parse.h"
@@ -21,6 +22,11 @@ unsigned definition_cpu_count(const json_t *definition)
 	                           jsonx_int(topology, "sockets", 1) *
 	                                   jsonx_int(topology, "cores", 1) *
 	                                   jsonx_int(topology, "threads", 1));
+}
+
+unsigned definition_disk_queues(const json_t *definition, const json_t *disk)
+{
+	return (unsigned)jsonx_int(disk, "queues", MIN_OF(definition_cpu_count(definition), 4u));
 }
 
 int parse_forward(const char *text, struct forward *ret)
@@ -88,10 +94,73 @@ static int check_disks(const json_t *definition, struct vmd_error *err)
 	const json_t *disk;
 	size_t i;
 
-	json_array_foreach(json_object_get(definition, "disks"), i, disk)
+	json_array_foreach(json_object_get(definition, "disks"), i, disk) {
+		char field[64];
+
+		snprintf(field, sizeof(field), "definition.disks[%zu].queues", i);
+		if (json_object_get(disk, "queues") &&
+		    strcmp(jsonx_str(disk, "bus", "virtio"), "virtio") != 0)
+			return error_set_field(err, field,
+			                       "only disks on bus 'virtio' have queues");
 		if (check_bandwidth(disk, i, err) < 0)
 			return -EINVAL;
+	}
 	return 0;
+}
+
+/* Several queues need a tap device that can be opened as often, and a card that has them. */
+static int check_nics(const json_t *definition, struct vmd_error *err)
+{
+	const json_t *nic;
+	size_t i;
+
+	json_array_foreach(json_object_get(definition, "nics"), i, nic) {
+		char field[64];
+
+		if (jsonx_int(nic, "queues", 1) == 1)
+			continue;
+		snprintf(field, sizeof(field), "definition.nics[%zu].queues", i);
+		if (strcmp(jsonx_str(nic, "model", "virtio"), "virtio") != 0)
+			return error_set_field(err, field,
+			                       "only cards of model 'virtio' have several queues");
+		if (!json_is_string(json_object_get(nic, "ifname")))
+			return error_set_field(err, field,
+			                       "several queues go with a tap device by name");
+	}
+	return 0;
+}
+
+static int check_backing(const json_t *definition, struct vmd_error *err)
+{
+	const char *pages = jsonx_str(json_object_get(definition, "memory_backing"), "hugepages",
+	                              "transparent");
+	bool huge = strcmp(pages, "1G") == 0;
+	const char *pool = huge ? "/sys/kernel/mm/hugepages/hugepages-1048576kB"
+	                        : "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+	if (strcmp(pages, "transparent") == 0)
+		return 0;
+	if (jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES) % (huge ? 1u << 30 : 2u << 20))
+		return error_set_field(err, "definition.memory",
+		                       "memory has to be a whole number of pages of %s", pages);
+	if (access(pool, F_OK) == 0)
+		return 0;
+	(void)error_set(err, ERROR_UNSUPPORTED, "this host has no hugepages of %s", pages);
+	if (err)
+		snprintf(err->field, sizeof(err->field), "definition.memory_backing.hugepages");
+	return -EOPNOTSUPP;
+}
+
+static int check_nested(const json_t *definition, struct vmd_error *err)
+{
+	const json_t *cpus = json_object_get(definition, "cpus");
+	const char *model = jsonx_str(cpus, "model", "host");
+
+	if (!jsonx_bool(cpus, "nested", false) || strcmp(model, "host") == 0 ||
+	    strcmp(model, "max") == 0)
+		return 0;
+	return error_set_field(err, "definition.cpus.nested",
+	                       "goes with the CPU models 'host' and 'max', not '%.48s'", model);
 }
 
 static int check_forwards(const json_t *definition, struct vmd_error *err)
@@ -129,6 +198,12 @@ int definition_check_parts(const json_t *definition, struct vmd_error *err)
 	if (r == 0)
 		r = check_disks(definition, err);
 	if (r == 0)
+		r = check_nics(definition, err);
+	if (r == 0)
 		r = check_forwards(definition, err);
+	if (r == 0)
+		r = check_backing(definition, err);
+	if (r == 0)
+		r = check_nested(definition, err);
 	return r == 0 ? check_actions(definition, err) : r;
 }

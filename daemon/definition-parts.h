@@ -9,6 +9,9 @@
 /* Number of virtual CPUs: cpus, cpus.count, or the product of cpus.topology. */
 unsigned definition_cpu_count(const json_t *definition);
 
+/* Request queues of a virtio disk: as given, or one per CPU up to four. */
+unsigned definition_disk_queues(const json_t *definition, const json_t *disk);
+
 /* A port forward taken apart: "tcp:8080:80", "udp:127.0.0.1:5353:53". */
 struct forward {
 	bool udp;

@@ -223,11 +223,15 @@ static int open_tap(const struct engine_file *file, struct vmd_error *err)
 		name_field(file->field, err);
 		return -errno;
 	}
+	if (file->multi_queue)
+		request.ifr_flags |= IFF_MULTI_QUEUE;
 	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", file->path);
 	if (ioctl(fd, TUNSETIFF, &request) == 0)
 		return TAKE_FD(fd);
 	if (errno == EINVAL)
-		return error_set_field(err, file->field, "'%.16s' is no tap device", file->path);
+		return error_set_field(err, file->field, "'%.16s' is no tap device%s", file->path,
+		                       file->multi_queue ? " for several queues (multi_queue)"
+		                                         : "");
 	(void)error_set(err, errno == EBUSY ? ERROR_BUSY : ERROR_DENIED,
 	                "cannot attach to tap device '%.16s': %s", file->path, strerror(errno));
 	name_field(file->field, err);

@@ -21,6 +21,7 @@ struct engine_file {
 	const char *path;
 	char field[64]; /* of the definition, for errors; may be "" */
 	bool writable;
+	bool multi_queue;     /* ENGINE_FILE_TAP: one of several queues */
 	const char *format;   /* ENGINE_FILE_IMAGE: as stated */
 	uint64_t least_bytes; /* ENGINE_FILE_IMAGE: a shorter disk is refused; 0: any */
 };

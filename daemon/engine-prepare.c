@@ -121,6 +121,7 @@ static void plan_opening(struct preparation *p, size_t i)
 		if (json_is_object(json_object_get(nic, "ifname")))
 			break; /* held already */
 		o = add_opening(p, i, ENGINE_FILE_TAP, jsonx_str(nic, "ifname", ""));
+		o->file.multi_queue = jsonx_int(nic, "queues", 1) > 1;
 		snprintf(o->file.field, sizeof(o->file.field), "definition.nics[%zu].ifname",
 		         fd->index);
 		break;

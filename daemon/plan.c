@@ -5,13 +5,13 @@
 
 #define FIRST_FD 3
 
-int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index)
+int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index, unsigned queue)
 {
 	int number = FIRST_FD + (int)plan->n_fds;
 
 	if (plan->n_fds == LAUNCH_MAX_FDS)
 		return -E2BIG;
-	plan->fds[plan->n_fds++] = (struct plan_fd){ kind, index, number };
+	plan->fds[plan->n_fds++] = (struct plan_fd){ kind, index, queue, number };
 	return number;
 }
 

@@ -28,7 +28,8 @@ enum plan_fd_kind {
 struct plan_fd {
 	enum plan_fd_kind kind;
 	size_t index;
-	int number; /* in the engine's process */
+	unsigned queue; /* of several descriptors of one device */
+	int number;     /* in the engine's process */
 };
 
 struct plan {
@@ -39,5 +40,5 @@ struct plan {
 };
 
 /* Plans a descriptor; its number, from 3 up, or -E2BIG. */
-int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index);
+int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index, unsigned queue);
 void plan_deinit(struct plan *plan);

@@ -23,6 +23,9 @@ void qemu_arg_json(struct qemu_builder *b, const char *option, json_t *value);
 void qemu_pci_device(struct qemu_builder *b, json_t *device);
 /* Plans a descriptor; its number. */
 int qemu_plan_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index);
+/* The same for one of several queues of a device. */
+int qemu_plan_queue_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index,
+                       unsigned queue);
 /* Adds "bootindex" when firmware is to try this source ("disk", "iso", "network"). */
 void qemu_set_boot_index(struct qemu_builder *b, json_t *device, const char *source, size_t index);
 /* Does firmware run and try this source? */

@@ -120,6 +120,9 @@ static int check_cpus(const struct subject *s, struct vmd_error *err)
 	unsigned count = definition_cpu_count(s->definition);
 	const char *field = json_is_integer(cpus) ? "definition.cpus" : "definition.cpus.count";
 
+	if (jsonx_bool(cpus, "nested", false) && s->arm)
+		return engine_refuse(err, "definition.cpus.nested",
+		                     "aarch64 guests cannot run guests of their own");
 	if (count > most_cpus(s))
 		return engine_refuse(err, field, "this machine has at most %u processors",
 		                     most_cpus(s));

@@ -69,13 +69,18 @@ void qemu_pci_device(struct qemu_builder *b, json_t *device)
 	qemu_arg_json(b, "-device", device);
 }
 
-int qemu_plan_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index)
+int qemu_plan_queue_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index, unsigned queue)
 {
-	int number = plan_add_fd(b->plan, kind, index);
+	int number = plan_add_fd(b->plan, kind, index, queue);
 
 	if (number < 0)
 		b->full = true;
 	return number;
+}
+
+int qemu_plan_fd(struct qemu_builder *b, enum plan_fd_kind kind, size_t index)
+{
+	return qemu_plan_queue_fd(b, kind, index, 0);
 }
 
 const char *qemu_machine_type(const char *arch, const json_t *definition)
@@ -129,6 +134,13 @@ int qemu_cpu_argument(const char *arch, const char *model, const char *accel, ch
 	return (size_t)snprintf(buf, len, "%s", argument) < len ? 0 : -E2BIG;
 }
 
+/* virtiofsd shares the guest's memory, and what is asked of it goes with a backend of its own. */
+static bool has_backend(const struct qemu_builder *b)
+{
+	return json_array_size(json_object_get(b->definition, "shares")) ||
+	       json_object_get(b->definition, "memory_backing");
+}
+
 static void add_machine(struct qemu_builder *b)
 {
 	static const char *const switches[] = { "acpi", "hpet", "smm", "vmport" };
@@ -148,9 +160,7 @@ static void add_machine(struct qemu_builder *b)
 		         jsonx_str(options, "gic", gic));
 	qemu_arg(b, "-machine");
 	qemu_argf(b, "%s%s%s%s%s", qemu_machine_type(b->arch, b->definition), text, gic_text,
-	          json_array_size(json_object_get(b->definition, "shares"))
-	                  ? ",memory-backend=memory0"
-	                  : "",
+	          has_backend(b) ? ",memory-backend=memory0" : "",
 	          strcmp(qemu_firmware(b->arch, b->definition), "uefi") == 0
 	                  ? ",pflash0=firmware,pflash1=nvram"
 	                  : "");
@@ -167,21 +177,34 @@ static bool is_generic(const struct qemu_builder *b, const char *model)
 	       (strncmp(model, "x86-64-v", 8) == 0 || (!b->kvm && strcmp(model, "max") == 0));
 }
 
+/*
+ * Takes the means for guests within the guest away. "max" has the leaf 0x80000008 for SVM's sake
+ * only, and without it Linux takes the processor for one with other addresses than it has.
+ */
+static const char *without_nesting(const struct qemu_builder *b, const char *model)
+{
+	const json_t *cpus = json_object_get(b->definition, "cpus");
+
+	if (b->arm || jsonx_bool(cpus, "nested", false))
+		return "";
+	return !b->kvm && strcmp(model, "max") == 0 ? ",svm=off,xlevel=0x80000008"
+	                                            : ",vmx=off,svm=off";
+}
+
 static void add_processors(struct qemu_builder *b)
 {
-	const json_t *topology =
-		json_object_get(json_object_get(b->definition, "cpus"), "topology");
+	const json_t *cpus = json_object_get(b->definition, "cpus");
+	const json_t *topology = json_object_get(cpus, "topology");
+	const char *model = qemu_cpu_model(b->definition, b->in->accel);
 	unsigned count = definition_cpu_count(b->definition);
 	char text[512];
-
-	const char *model = qemu_cpu_model(b->definition, b->in->accel);
 
 	if (qemu_cpu_argument(b->arch, model, b->in->accel, text, sizeof(text)) < 0)
 		b->failed = true;
 	qemu_arg(b, "-cpu");
-	qemu_argf(b, "%s%s", text,
-	          jsonx_int(topology, "threads", 1) > 1 && is_generic(b, model) ? WITH_THREADS
-	                                                                        : "");
+	qemu_argf(b, "%s%s%s", text,
+	          jsonx_int(topology, "threads", 1) > 1 && is_generic(b, model) ? WITH_THREADS : "",
+	          without_nesting(b, model));
 	qemu_arg(b, "-smp");
 	if (topology)
 		qemu_argf(b, "%u,sockets=%d,cores=%d,threads=%d", count,
@@ -194,15 +217,24 @@ static void add_processors(struct qemu_builder *b)
 
 static void add_memory(struct qemu_builder *b)
 {
+	const json_t *backing = json_object_get(b->definition, "memory_backing");
+	const char *pages = jsonx_str(backing, "hugepages", "transparent");
 	uint64_t bytes = jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES);
+	json_t *o;
 
 	qemu_arg(b, "-m");
 	qemu_argf(b, "%lluM", (unsigned long long)(bytes >> 20));
-	/* virtiofsd shares the guest's memory. */
-	if (json_array_size(json_object_get(b->definition, "shares")))
-		qemu_arg_json(b, "-object",
-		              json_pack("{s:s, s:s, s:I, s:b}", "qom-type", "memory-backend-memfd",
-		                        "id", "memory0", "size", (json_int_t)bytes, "share", 1));
+	if (!has_backend(b))
+		return;
+	o = json_pack("{s:s, s:s, s:I, s:b, s:b}", "qom-type", "memory-backend-memfd", "id",
+	              "memory0", "size", (json_int_t)bytes, "share", 1, "prealloc",
+	              jsonx_bool(backing, "prealloc", false));
+	if (strcmp(pages, "transparent") != 0) {
+		(void)jsonx_set(o, "hugetlb", json_true());
+		(void)jsonx_set(o, "hugetlbsize",
+		                json_integer(strcmp(pages, "1G") == 0 ? 1 << 30 : 2 << 20));
+	}
+	qemu_arg_json(b, "-object", o);
 }
 
 static void add_pflash(struct qemu_builder *b, const char *node, enum plan_fd_kind kind,

@@ -136,6 +136,9 @@ static void add_disk_device(struct qemu_builder *b, const json_t *disk, size_t i
 	device = json_pack("{s:s, s:s, s:s}", "driver", "virtio-blk-pci", "id", id, "drive", node);
 	(void)jsonx_set(device, "write-cache", json_string(writethrough ? "off" : "on"));
 	if (strcmp(bus, "virtio") == 0) {
+		(void)jsonx_set(
+			device, "num-queues",
+			json_integer((json_int_t)definition_disk_queues(b->definition, disk)));
 		if (strcmp(jsonx_str(disk, "discard", "ignore"), "ignore") == 0)
 			(void)jsonx_set(device, "discard", json_false());
 	} else if (strcmp(bus, "nvme") == 0) {
@@ -236,10 +239,34 @@ static void add_user_netdev(struct qemu_builder *b, size_t index, const json_t *
 	qemu_arg(b, text);
 }
 
+/* One descriptor for each queue pair, parted by colons. */
+static void plan_queues(struct qemu_builder *b, enum plan_fd_kind kind, size_t index,
+                        unsigned queues, char *text, size_t len)
+{
+	size_t n = 0;
+
+	for (unsigned q = 0; q < queues && n < len; q++)
+		n += (size_t)snprintf(text + n, len - n, "%s%d", q ? ":" : "",
+		                      qemu_plan_queue_fd(b, kind, index, q));
+}
+
+static void add_tap(struct qemu_builder *b, size_t i, unsigned queues)
+{
+	const char *s = queues > 1 ? "s" : "";
+	char fds[128], vhost_fds[128];
+
+	plan_queues(b, PLAN_FD_TAP, i, queues, fds, sizeof(fds));
+	if (!b->in->vhost_net) {
+		qemu_argf(b, "tap,id=net%zu,fd%s=%s", i, s, fds);
+		return;
+	}
+	plan_queues(b, PLAN_FD_VHOST_NET, i, queues, vhost_fds, sizeof(vhost_fds));
+	qemu_argf(b, "tap,id=net%zu,fd%s=%s,vhost=on,vhostfd%s=%s", i, s, fds, s, vhost_fds);
+}
+
 static void add_netdev(struct qemu_builder *b, size_t i, const json_t *nic)
 {
 	const char *network = jsonx_str(nic, "network", "none");
-	int fd;
 
 	if (strcmp(network, "none") == 0)
 		return;
@@ -248,17 +275,11 @@ static void add_netdev(struct qemu_builder *b, size_t i, const json_t *nic)
 		return;
 	}
 	qemu_arg(b, "-netdev");
-	if (strcmp(network, "user") == 0) {
+	if (strcmp(network, "user") == 0)
 		qemu_argf(b, "stream,id=net%zu,server=off,addr.type=fd,addr.str=%d", i,
 		          qemu_plan_fd(b, PLAN_FD_PASST, i));
-		return;
-	}
-	fd = qemu_plan_fd(b, PLAN_FD_TAP, i);
-	if (b->in->vhost_net)
-		qemu_argf(b, "tap,id=net%zu,fd=%d,vhost=on,vhostfd=%d", i, fd,
-		          qemu_plan_fd(b, PLAN_FD_VHOST_NET, i));
 	else
-		qemu_argf(b, "tap,id=net%zu,fd=%d", i, fd);
+		add_tap(b, i, (unsigned)jsonx_int(nic, "queues", 1));
 }
 
 void qemu_add_nics(struct qemu_builder *b)
@@ -272,6 +293,7 @@ void qemu_add_nics(struct qemu_builder *b)
 	json_array_foreach(json_object_get(b->definition, "nics"), i, nic) {
 		const char *model = jsonx_str(nic, "model", "virtio");
 		const char *mac = jsonx_str(nic, "mac", NULL);
+		json_int_t queues = (json_int_t)jsonx_int(nic, "queues", 1);
 		char id[32], netdev[32];
 		json_t *device;
 
@@ -285,6 +307,11 @@ void qemu_add_nics(struct qemu_builder *b)
 			(void)jsonx_set(device, "netdev", json_string(netdev));
 		if (mac)
 			(void)jsonx_set(device, "mac", json_string(mac));
+		/* A vector for each queue, one for the control queue and one for the link. */
+		if (queues > 1) {
+			(void)jsonx_set(device, "mq", json_true());
+			(void)jsonx_set(device, "vectors", json_integer(2 * queues + 2));
+		}
 		if (!rom)
 			(void)jsonx_set(device, "romfile", json_string(""));
 		qemu_set_boot_index(b, device, "network", i);

@@ -46,7 +46,7 @@ static int check_cpus(const struct host_facts *host, const json_t *definition,
 static int check_memory(const struct host_facts *host, const json_t *definition,
                         struct vmd_error *err)
 {
-	uint64_t bytes = jsonx_size(definition, "memory", 512u * MIB);
+	uint64_t bytes = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
 	char have[32];
 
 	if (bytes < LEAST_MIB * (uint64_t)MIB || bytes % MIB)
@@ -119,7 +119,7 @@ static void put(struct vmm_builder *b, json_t *object, const char *key, json_t *
 static void put_fd(struct vmm_builder *b, json_t *object, const char *key, enum plan_fd_kind kind,
                    size_t index)
 {
-	int number = plan_add_fd(b->plan, kind, index);
+	int number = plan_add_fd(b->plan, kind, index, 0);
 
 	if (number < 0)
 		b->full = true;
@@ -156,7 +156,7 @@ static json_t *memory(struct vmm_builder *b)
 	const json_t *backing = json_object_get(b->definition, "memory_backing");
 
 	return json_pack("{s:I, s:s, s:b}", "bytes",
-	                 (json_int_t)jsonx_size(b->definition, "memory", 512u * MIB), "hugepages",
+	                 (json_int_t)jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES), "hugepages",
 	                 jsonx_str(backing, "hugepages", "transparent"), "prealloc",
 	                 jsonx_bool(backing, "prealloc", false));
 }
@@ -198,7 +198,6 @@ static json_t *disk_limits(struct vmm_builder *b, const json_t *disk)
 
 static json_t *disks(struct vmm_builder *b)
 {
-	unsigned cpus = definition_cpu_count(b->definition);
 	json_t *list = json_array(), *disk;
 	size_t i;
 
@@ -211,7 +210,7 @@ static json_t *disks(struct vmm_builder *b)
 		              jsonx_bool(disk, "readonly", false), "discard",
 		              strcmp(jsonx_str(disk, "discard", "ignore"), "unmap") == 0, "cache",
 		              jsonx_str(disk, "cache", "writeback"), "queues",
-		              (json_int_t)jsonx_int(disk, "queues", MIN_OF(cpus, MOST_QUEUES)));
+		              (json_int_t)definition_disk_queues(b->definition, disk));
 		put_fd(b, o, "fd", PLAN_FD_DISK, i);
 		put_copy(b, o, "serial", disk, "serial");
 		if (json_object_size(limits))
@@ -221,6 +220,20 @@ static json_t *disks(struct vmm_builder *b)
 			b->failed = true;
 	}
 	return list;
+}
+
+static json_t *tap_numbers(struct vmm_builder *b, size_t index, unsigned queues)
+{
+	json_t *numbers = json_array();
+
+	for (unsigned q = 0; q < queues; q++) {
+		int number = plan_add_fd(b->plan, PLAN_FD_TAP, index, q);
+
+		b->full |= number < 0;
+		if (json_array_append_new(numbers, json_integer(number)) < 0)
+			b->failed = true;
+	}
+	return numbers;
 }
 
 static json_t *nics(struct vmm_builder *b)
@@ -239,10 +252,8 @@ static json_t *nics(struct vmm_builder *b)
 		if (strcmp(network, "user") == 0) {
 			put_fd(b, o, "stream_fd", PLAN_FD_PASST, i);
 		} else if (strcmp(network, "tap") == 0) {
-			int number = plan_add_fd(b->plan, PLAN_FD_TAP, i);
-
-			b->full |= number < 0;
-			put(b, o, "tap_fds", json_pack("[i]", number));
+			put(b, o, "tap_fds",
+			    tap_numbers(b, i, (unsigned)jsonx_int(nic, "queues", 1)));
 		}
 		if (json_array_append_new(list, o) < 0)
 			b->failed = true;
@@ -289,7 +300,7 @@ static void build(struct vmm_builder *b)
 	char number[16];
 
 	b->plan->config = o;
-	snprintf(number, sizeof(number), "%d", plan_add_fd(b->plan, PLAN_FD_CONFIG, 0));
+	snprintf(number, sizeof(number), "%d", plan_add_fd(b->plan, PLAN_FD_CONFIG, 0, 0));
 	b->plan->argv = json_pack("[s, s, s]", b->in->host->vmm, "--config-fd", number);
 	put_copy(b, o, "name", b->definition, "name");
 	put_copy(b, o, "uuid", b->definition, "uuid");

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From definitions to QEMU's arguments and vmd-vmm's configuration. */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/jsonx.h"
+#include "daemon/host.h"
+#include "daemon/qemu-cmdline.h"
+#include "daemon/vmm-config.h"
+
+TestSuite(plan, .timeout = 60);
+
+static struct host_facts host = { .arch = "x86_64",
+	                          .cpus = 2,
+	                          .cpu_level = 3,
+	                          .memory_bytes = 8ull << 30,
+	                          .kvm_usable = true,
+	                          .vmm = "/p/vmd-vmm",
+	                          .qemu_x86_64 = "/p/qemu-system-x86_64",
+	                          .passt = "/p/passt" };
+
+/* JSON with ' for ". */
+static json_t *js(const char *text)
+{
+	cleanup_free char *copy = strdup(text);
+	json_error_t error;
+	json_t *value;
+
+	for (char *p = copy; *p; p++)
+		if (*p == '\'')
+			*p = '"';
+	value = json_loads(copy, 0, &error);
+	cr_assert(value, "the test's JSON is wrong: %s", error.text);
+	return value;
+}
+
+static struct plan qemu_plan_of(const char *definition, const char *accel)
+{
+	cleanup_json json_t *d = js(definition);
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct plan plan;
+
+	cr_assert_eq(qemu_check(&host, d, accel, &err), 0, "%s", err.message);
+	cr_assert_eq(qemu_build(&(struct qemu_input){ .definition = d,
+	                                              .host = &host,
+	                                              .accel = accel,
+	                                              .passt = true,
+	                                              .runtime_dir = "/r" },
+	                        &plan, &err),
+	             0, "%s", err.message);
+	return plan;
+}
+
+/* Some value of the option holds the text. */
+static bool has(const struct plan *plan, const char *option, const char *text)
+{
+	const json_t *argument;
+	size_t i;
+
+	json_array_foreach(plan->argv, i, argument)
+		if (strcmp(json_string_value(argument), option) == 0 &&
+		    strstr(json_string_value(json_array_get(plan->argv, i + 1)), text))
+			return true;
+	return false;
+}
+
+static void expect_argument(const char *definition, const char *accel, const char *option,
+                            const char *text, bool there)
+{
+	struct plan plan = qemu_plan_of(definition, accel);
+	cleanup_free char *all = jsonx_dump(plan.argv);
+
+	cr_expect_eq(has(&plan, option, text), there, "%s %s in %s", option, text, all);
+	plan_deinit(&plan);
+}
+
+#define KERNEL "'boot':{'kernel':'/k'}"
+
+Test(plan, qemu_has_no_nesting_unless_asked)
+{
+	expect_argument("{'name':'a'," KERNEL "}", "kvm", "-cpu", "host,vmx=off,svm=off", true);
+	expect_argument("{'name':'a'," KERNEL ",'cpus':{'nested':true}}", "kvm", "-cpu", "off",
+	                false);
+	expect_argument("{'name':'a'," KERNEL "}", "tcg", "-cpu", "svm=off", true);
+}
+
+Test(plan, qemu_memory_comes_from_where_it_is_told)
+{
+	expect_argument("{'name':'a'," KERNEL "}", "kvm", "-object", "memory-backend", false);
+	expect_argument("{'name':'a'," KERNEL ",'memory_backing':{'prealloc':true}}", "kvm",
+	                "-object", "\"prealloc\":true", true);
+	expect_argument("{'name':'a'," KERNEL ",'memory_backing':{'prealloc':true}}", "kvm",
+	                "-machine", "memory-backend=memory0", true);
+}
+
+Test(plan, qemu_disks_and_taps_have_queues)
+{
+	expect_argument("{'name':'a','cpus':2,'disks':[{'path':'/d','format':'raw'}]}", "kvm",
+	                "-device", "\"num-queues\":2", true);
+	expect_argument("{'name':'a','cpus':16,'disks':[{'path':'/d','format':'raw'}]}", "kvm",
+	                "-device", "\"num-queues\":4", true);
+	expect_argument("{'name':'a','disks':[{'path':'/d','format':'raw','queues':7}]}", "kvm",
+	                "-device", "\"num-queues\":7", true);
+	expect_argument("{'name':'a'," KERNEL
+	                ",'nics':[{'network':'tap','ifname':'t','queues':3}]}",
+	                "kvm", "-netdev", "tap,id=net0,fds=6:7:8", true);
+	expect_argument("{'name':'a'," KERNEL
+	                ",'nics':[{'network':'tap','ifname':'t','queues':3}]}",
+	                "kvm", "-device", "\"vectors\":8", true);
+}
+
+static void expect_config(const char *definition, const char *config)
+{
+	cleanup_json json_t *d = js(definition), *want = js(config);
+	cleanup_free char *text = NULL;
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct plan plan;
+
+	cr_assert_eq(vmm_check(&host, d, &err), 0, "%s: %s", err.field, err.message);
+	cr_assert_eq(vmm_build(&(struct vmm_input){ d, &host, false }, &plan, &err), 0);
+	text = jsonx_dump(plan.config);
+	cr_expect(json_equal(plan.config, want), "%s", text);
+	plan_deinit(&plan);
+}
+
+Test(plan, the_monitor_is_told_all)
+{
+	expect_config("{'name':'a'," KERNEL ",'memory':'64M','balloon':false,'console':false}",
+	              "{'version':1,'paused':true,'incoming':false,'name':'a','kvm_fd':4,"
+	              "'qmp_fd':5,'memory':{'bytes':67108864,'hugepages':'transparent',"
+	              "'prealloc':false},'cpus':{'count':1,'model':'host','sockets':1,'cores':1,"
+	              "'threads':1,'nested':false},'boot':{'cmdline':'','kernel_fd':6},'rng':true,"
+	              "'pvpanic':true,'disks':[],'nics':[],"
+	              "'actions':{'reboot':'reset','panic':'shutdown'}}");
+	expect_config(
+		"{'name':'b','uuid':'11111111-2222-3333-4444-555555555555','memory':'1G',"
+		"'memory_backing':{'prealloc':true},'cpus':{'model':'x86-64-v2','nested':false,"
+		"'topology':{'sockets':1,'cores':2,'threads':2}},"
+		"'boot':{'kernel':'/k','initrd':'/i','cmdline':'quiet'},"
+		"'console':{'device':'virtio'},'rng':false,'balloon':{'free_page_reporting':true},"
+		"'disks':[{'path':'/d','format':'raw','readonly':true,'serial':'s1',"
+		"'cache':'none','discard':'unmap','bandwidth':{'total':'1M'},"
+		"'iops':{'read':100}}],"
+		"'nics':[{'network':'user','mac':'52:54:00:00:00:01','forward':['tcp:1:2']},"
+		"{'network':'tap','ifname':'t','queues':2},{'network':'none'}],"
+		"'actions':{'on_reboot':'stop','on_panic':'pause'}}",
+		"{'version':1,'paused':true,'incoming':false,'name':'b',"
+		"'uuid':'11111111-2222-3333-4444-555555555555','kvm_fd':4,'qmp_fd':5,"
+		"'memory':{'bytes':1073741824,'hugepages':'transparent','prealloc':true},"
+		"'cpus':{'count':4,'model':'x86-64-v2','sockets':1,'cores':2,'threads':2,"
+		"'nested':false},'boot':{'cmdline':'quiet','kernel_fd':6,'initrd_fd':7},"
+		"'console':{'device':'virtio','fd':8},'rng':false,"
+		"'balloon':{'deflate_on_oom':false,'free_page_reporting':true},'pvpanic':true,"
+		"'disks':[{'id':'disk0','readonly':true,'discard':true,'cache':'none','queues':4,"
+		"'fd':9,'serial':'s1','limits':{'bytes_per_s':1048576,'read_ops_per_s':100}}],"
+		"'nics':[{'id':'nic0','mac':'52:54:00:00:00:01','stream_fd':10},"
+		"{'id':'nic1','tap_fds':[11,12]},{'id':'nic2'}],"
+		"'actions':{'reboot':'shutdown','panic':'pause'}}");
+}
+
+static void expect_kvm_refusal(const char *definition, const char *field)
+{
+	cleanup_json json_t *d = js(definition);
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct engine_choice choice;
+
+	cr_expect_lt(engine_kvm.check(&host, d, &choice, &err), 0, "%s is accepted", definition);
+	cr_expect_str_eq(err.field, field, "%s: %s", definition, err.message);
+}
+
+Test(plan, what_our_monitor_lacks_is_refused_by_field)
+{
+	expect_kvm_refusal("{'name':'a','boot':{'firmware':'uefi'}}", "definition.boot.firmware");
+	expect_kvm_refusal("{'name':'a','arch':'aarch64'," KERNEL "}", "definition.arch");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'cpus':65}", "definition.cpus");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'cpus':{'model':'EPYC'}}",
+	                   "definition.cpus.model");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'cpus':{'model':'x86-64-v4'}}",
+	                   "definition.cpus.model");
+	expect_kvm_refusal("{'name':'a'," KERNEL
+	                   ",'cpus':{'count':3,'topology':{'sockets':2,'cores':1,'threads':1}}}",
+	                   "definition.cpus.topology");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'15M'}", "definition.memory");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'1T'}", "definition.memory");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'vsock':{'cid':3}}", "definition.vsock");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'display':'vnc'}", "definition.display");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'shares':[{'path':'/s','tag':'t'}]}",
+	                   "definition.shares");
+	expect_kvm_refusal("{'name':'a'," KERNEL
+	                   ",'nics':[{'network':'user','forward':['tcp:0:1']}]}",
+	                   "definition.nics[0].forward[0]");
+	expect_kvm_refusal("{'name':'a'," KERNEL
+	                   ",'nics':[{'network':'tap','ifname':{'fd':0},'queues':2}]}",
+	                   "definition.nics[0].queues");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'cpus':{'model':'x86-64-v2','nested':true}}",
+	                   "definition.cpus.nested");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'17M','memory_backing':"
+	                   "{'hugepages':'2M'}}",
+	                   "definition.memory");
+}
