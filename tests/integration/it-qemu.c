@@ -32,7 +32,10 @@ static const char *const proofs[][2] = {
 	{ "cpus.count", "it-qemu" },
 	{ "cpus.model", "it-qemu" },
 	{ "cpus.topology", "it-qemu" },
+	{ "cpus.nested", "it-qemu" },
 	{ "memory", "it-qemu" },
+	{ "memory_backing.hugepages", "it-qemu" },
+	{ "memory_backing.prealloc", "it-qemu" },
 	{ "boot.kernel", "it-lifecycle" },
 	{ "boot.initrd", "it-lifecycle" },
 	{ "boot.cmdline", "it-lifecycle" },
@@ -48,6 +51,7 @@ static const char *const proofs[][2] = {
 	{ "disks.discard", "it-qemu" },
 	{ "disks.serial", "it-qemu" },
 	{ "disks.bus", "it-qemu" },
+	{ "disks.queues", "it-qemu" },
 	{ "disks.bandwidth", "it-qemu" },
 	{ "disks.iops", "it-qemu" },
 	{ "nics.network", "it-qemu-net" },
@@ -55,6 +59,7 @@ static const char *const proofs[][2] = {
 	{ "nics.mac", "it-qemu-net" },
 	{ "nics.forward", "it-qemu-net" },
 	{ "nics.ifname", "it-qemu-net" },
+	{ "nics.queues", "it-qemu" },
 	{ "console.device", "it-qemu-devices" },
 	{ "display.type", "it-qemu-devices" },
 	{ "display.socket", "it-qemu-devices" },
@@ -182,6 +187,7 @@ Test(qemu, the_guest_sees_its_processors)
 	              "4");
 	expect_output(console,
 	              "awk '/MemTotal/ {print ($2 > 300000 && $2 < 393216)}' /proc/meminfo", "1");
+	expect_output(console, "grep -cw svm /proc/cpuinfo", "0");
 	drop_guest(console);
 	console = boot_kit("x86_64", NULL,
 	                   "{'cpus': {'model': 'x86-64-v3', 'topology': {'sockets': 2}}}");
@@ -224,6 +230,98 @@ Test(qemu, memory_has_many_forms)
 		json_decref(size);
 		drop_guest(-1);
 	}
+}
+
+Test(qemu, nested_guests_are_possible_when_asked_for)
+{
+	int console = boot_kit("x86_64", NULL, "{'cpus': {'nested': true}}");
+
+	expect_output(console, "grep -cw svm /proc/cpuinfo", "1");
+	drop_guest(console);
+	console = boot_kit("x86_64", NULL, "{}");
+	expect_output(console, "grep -cw svm /proc/cpuinfo", "0");
+}
+
+static json_int_t resident_bytes(void)
+{
+	json_t *stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
+	json_int_t bytes = member_int(stats, "process.rss_bytes");
+
+	json_decref(stats);
+	return bytes;
+}
+
+static int read_number(const char *path)
+{
+	char text[32] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fd_read_all(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+	return atoi(text);
+}
+
+#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+
+Test(qemu, memory_comes_from_where_it_is_told)
+{
+	guest_create_bare(&s, "a", js("{'memory': '192M', 'memory_backing': {'prealloc': true}}"));
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	cr_expect_geq(resident_bytes(), 192ll << 20);
+	drop_guest(-1);
+	guest_create_bare(&s, "a", js("{'memory': '192M'}"));
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	cr_expect_lt(resident_bytes(), 192ll << 20);
+	drop_guest(-1);
+}
+
+/* The pool is the host's: what the test adds to it, it takes away again. */
+Test(qemu, hugepages_are_the_pools)
+{
+	int before = read_number(POOL "nr_hugepages"), fd;
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d", before + 32);
+	fd = open(POOL "nr_hugepages", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 ||
+	    read_number(POOL "nr_hugepages") < before + 32)
+		cr_skip_test("this host's pool of hugepages cannot be made bigger");
+	guest_create_bare(&s, "a",
+	                  js("{'memory': '64M', 'memory_backing': "
+	                     "{'hugepages': '2M', 'prealloc': true}}"));
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	cr_expect_leq(read_number(POOL "free_hugepages"), before);
+	drop_guest(-1);
+	expect_refused("engine_failed", "", "",
+	               "{'memory': '%dM', 'boot': {'firmware': 'bios'}, "
+	               "'memory_backing': {'hugepages': '2M', 'prealloc': true}}",
+	               2 * before + 512);
+	snprintf(text, sizeof(text), "%d", before);
+	cr_assert_eq(lseek(fd, 0, SEEK_SET), 0);
+	cr_assert_eq(fd_write_all(fd, text, strlen(text)), 0);
+	close(fd);
+}
+
+Test(qemu, disks_and_cards_have_their_queues)
+{
+	char command[128];
+	int console;
+
+	if (access("/dev/net/tun", R_OK | W_OK) < 0)
+		cr_skip_test("no /dev/net/tun");
+	snprintf(command, sizeof(command), "ip tuntap add vmdq%d mode tap multi_queue",
+	         (int)getpid());
+	cr_assert_eq(system(command), 0, "%s", command);
+	console = boot_kit("x86_64", NULL,
+	                   "{'cpus': 4, 'disks': [{'path': '%s', 'format': 'raw', 'queues': 3}], "
+	                   "'nics': [{'network': 'tap', 'ifname': 'vmdq%d', 'queues': 2}]}",
+	                   scene_disk(&s, "disk.img", 1 << 20), (int)getpid());
+	expect_output(console, "ls /sys/block/vda/mq | wc -l", "3");
+	expect_output(console, "ls -d /sys/class/net/eth0/queues/rx-* | wc -l", "2");
+	drop_guest(console);
+	snprintf(command, sizeof(command), "ip link del vmdq%d", (int)getpid());
+	cr_expect_eq(system(command), 0);
 }
 
 Test(qemu, machines_have_their_type_and_options)
