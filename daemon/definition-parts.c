@@ -10,6 +10,7 @@
 
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "daemon/engine.h"
 
 unsigned definition_cpu_count(const json_t *definition)
 {
