@@ -156,8 +156,8 @@ static json_t *memory(struct vmm_builder *b)
 	const json_t *backing = json_object_get(b->definition, "memory_backing");
 
 	return json_pack("{s:I, s:s, s:b}", "bytes",
-	                 (json_int_t)jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES), "hugepages",
-	                 jsonx_str(backing, "hugepages", "transparent"), "prealloc",
+	                 (json_int_t)jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES),
+	                 "hugepages", jsonx_str(backing, "hugepages", "transparent"), "prealloc",
 	                 jsonx_bool(backing, "prealloc", false));
 }
 
