@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+/*
+ * The virtio device models. Each takes over the descriptors of its config when it succeeds, and
+ * leaves them alone when it fails (negative errno). The device runs in the given loop; strings of
+ * a config are borrowed during the call only.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "devices/virtio.h"
+
+/* Token bucket: 0 is no limit. Bursts are one second's worth. */
+struct io_limits {
+	uint64_t bytes_per_s, read_bytes_per_s, write_bytes_per_s;
+	uint64_t ops_per_s, read_ops_per_s, write_ops_per_s;
+};
+
+enum blk_cache {
+	BLK_CACHE_WRITEBACK,    /* page cache, flush honoured */
+	BLK_CACHE_WRITETHROUGH, /* every write is durable when it is answered */
+	BLK_CACHE_NONE,         /* O_DIRECT (vmd opens so), flush honoured */
+	BLK_CACHE_UNSAFE        /* flush answered, not done */
+};
+
+struct virtio_blk_config {
+	const char *id;
+	int fd; /* raw image or block device */
+	bool readonly, discard;
+	enum blk_cache cache;
+	const char *serial; /* up to 20 bytes, or NULL */
+	unsigned n_queues;
+	struct io_limits limits;
+};
+/* Raw disks by io_uring (virtio-blk.c, blk-raw.c). */
+int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem,
+                   struct ioloop *loop, struct virtio_device **ret);
+
+struct vhost_user_blk_config {
+	const char *id;
+	int fd;        /* connected to the back-end, qemu-storage-daemon */
+	int memory_fd; /* the guest's RAM, shared with it (borrowed) */
+	bool readonly;
+	const char *serial;
+	unsigned n_queues;
+};
+/* A disk that another process serves by the vhost-user protocol (vhost-user-blk.c, vhost-user.c).
+ */
+int vhost_user_blk_new(const struct vhost_user_blk_config *c, const struct guestmem *mem,
+                       struct ioloop *loop, struct virtio_device **ret);
+
+#define VIRTIO_NET_MAX_PAIRS 8
+
+struct virtio_net_config {
+	const char *id;
+	uint8_t mac[6];
+	uint16_t mtu;                      /* 0: not told */
+	int tap_fds[VIRTIO_NET_MAX_PAIRS]; /* one per queue pair, IFF_VNET_HDR set by vmd, or */
+	unsigned n_pairs;
+	int stream_fd; /* passt: frames behind 32-bit big-endian lengths; -EBADF when tap */
+};
+int virtio_net_new(const struct virtio_net_config *c, const struct guestmem *mem,
+                   struct ioloop *loop, struct virtio_device **ret);
+
+/* Random numbers of the host by getrandom(2), at a bounded rate. */
+int virtio_rng_new(const char *id, const struct guestmem *mem, struct ioloop *loop,
+                   struct virtio_device **ret);
+
+#define VIRTIO_CONSOLE_MAX_PORTS 8
+
+struct virtio_console_port {
+	const char *name; /* NULL for the console itself, port 0 */
+	int fd;           /* both ways; -EBADF: nobody is there */
+};
+struct virtio_console_config {
+	const char *id;
+	struct virtio_console_port ports[VIRTIO_CONSOLE_MAX_PORTS];
+	unsigned n_ports;
+};
+int virtio_console_new(const struct virtio_console_config *c, const struct guestmem *mem,
+                       struct ioloop *loop, struct virtio_device **ret);
+
+struct virtio_balloon_config {
+	const char *id;
+	bool deflate_on_oom, free_page_reporting;
+};
+int virtio_balloon_new(const struct virtio_balloon_config *c, const struct guestmem *mem,
+                       struct ioloop *loop, struct virtio_device **ret);
+/* Pages (4 KiB) the guest is asked to give up. Any thread. */
+void virtio_balloon_set_target(struct virtio_device *d, uint64_t pages);
+/* Pages it has given up. Any thread. */
+uint64_t virtio_balloon_actual(struct virtio_device *d);
