@@ -143,6 +143,17 @@ void virtqueue_disable(struct virtqueue *vq)
 	vq->in_flight = 0;
 }
 
+void virtqueue_abandon(struct virtqueue *vq)
+{
+	if (!vq->enabled)
+		return;
+	(void)make_broken(vq, "the device needs a reset");
+	memset(vq->slots, 0, vq->size * sizeof(*vq->slots));
+	vq->in_flight = 0;
+	vq->next_used = vq->last_avail;
+	vq->can_unpop = false;
+}
+
 /* One descriptor, in our memory. */
 struct desc {
 	uint64_t addr;

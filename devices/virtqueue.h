@@ -51,6 +51,8 @@ struct virtqueue {
  * index 0. -EINVAL otherwise, -ENOMEM. event_idx and indirect may be set until the first pop. */
 int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t max_size);
 void virtqueue_disable(struct virtqueue *vq);
+/* Chains in flight are never completed, nothing more is popped: for a device that needs a reset. */
+void virtqueue_abandon(struct virtqueue *vq);
 /*
  * Takes the next chain: 1 and *chain (chain->iov points to room for max_iov), 0 when there is none,
  * -EBADMSG when the ring makes no sense (vq->broken is set and stays): the device returns to its
