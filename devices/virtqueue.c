@@ -332,24 +332,39 @@ static uint32_t land(struct virtqueue *vq, uint16_t head)
 	return vq->slots[head].in_bytes;
 }
 
-void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+/* One entry of the used ring, not yet visible. */
+static void fill_used(struct virtqueue *vq, uint8_t *used, const struct virtq_used *u)
 {
-	uint8_t *used = used_area(vq);
 	uint8_t *entry = used + AREA_RING + (size_t)USED_ENTRY * (vq->next_used & (vq->size - 1u));
-	uint32_t in_bytes = land(vq, head);
+	uint32_t in_bytes = land(vq, u->head);
 
-	assert(written <= in_bytes);
-	store32(entry, head);
-	store32(entry + sizeof(uint32_t), written);
+	assert(u->written <= in_bytes);
+	store32(entry, u->head);
+	store32(entry + sizeof(uint32_t), u->written);
 	vq->next_used++;
-	/* Pairs with the driver's read barrier after it loads idx: it then sees the entry, and what
-	 * was written to the buffers. */
-	store16(used + AREA_IDX, vq->next_used, memory_order_release);
 	/* A whole turn of the index since the last flush: it can no longer be compared. */
 	if (vq->next_used == vq->signalled)
 		vq->signalled_valid = false;
-	if (head == vq->last_head)
+	if (u->head == vq->last_head)
 		vq->can_unpop = false;
+}
+
+void virtqueue_push_many(struct virtqueue *vq, const struct virtq_used *chains, unsigned n)
+{
+	uint8_t *used = used_area(vq);
+
+	for (unsigned i = 0; i < n; i++)
+		fill_used(vq, used, &chains[i]);
+	/* Pairs with the driver's read barrier after it loads idx: it then sees the entries, and
+	 * what was written to the buffers. */
+	store16(used + AREA_IDX, vq->next_used, memory_order_release);
+}
+
+void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
+{
+	struct virtq_used u = { .head = head, .written = written };
+
+	virtqueue_push_many(vq, &u, 1);
 }
 
 void virtqueue_unpop_head(struct virtqueue *vq, uint16_t head)

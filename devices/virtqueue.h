@@ -65,6 +65,12 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec 
 /* Completes a popped chain, exactly once: written bytes (≤ in_bytes) at the start of its writable
  * part; both are asserted. Ordered with a release store; does not interrupt. */
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
+/* As push for the n ≥ 1 chains of one packet: the guest sees all of them, or none. */
+struct virtq_used {
+	uint16_t head;
+	uint32_t written;
+};
+void virtqueue_push_many(struct virtqueue *vq, const struct virtq_used *chains, unsigned n);
 /* Gives back the last popped chain, as if it had not been taken (no room for a packet). */
 void virtqueue_unpop(struct virtqueue *vq);
 /* As unpop for several, the last popped first. What was popped after it has been given back too. */
