@@ -31,6 +31,11 @@ struct virtio_blk_config {
 	const char *serial; /* up to 20 bytes, or NULL */
 	unsigned n_queues;
 	struct io_limits limits;
+	bool no_io_uring; /* plain calls in the loop's thread, as where the kernel forbids it */
+	/* Told of each request that the host failed (ENOSPC, EIO, ...; error is positive), before
+	 * the guest gets its IOERR. In the loop. May be NULL. */
+	void (*on_error)(void *arg, bool write, int error);
+	void *on_error_arg;
 };
 /* Raw disks by io_uring (virtio-blk.c, blk-raw.c). */
 int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem,
