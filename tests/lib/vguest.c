@@ -81,6 +81,12 @@ uint64_t vguest_negotiate(struct vguest *g, struct virtio_device *d, uint64_t wa
 	return f;
 }
 
+void vguest_connect(struct vguest *g, unsigned q)
+{
+	g->d->queues[q].kick_fd = g->kick_fds[q];
+	g->d->queues[q].interrupt = on_interrupt;
+}
+
 void vguest_add_queue(struct vguest *g, unsigned q, uint16_t size)
 {
 	struct vguest_ring *r = &g->rings[q];
@@ -94,8 +100,7 @@ void vguest_add_queue(struct vguest *g, unsigned q, uint16_t size)
 	r->avail_gpa = vguest_alloc(g, 6u + 2u * size);
 	r->used_gpa = vguest_alloc(g, 6u + 8u * size);
 	(void)eventfd_read(g->kick_fds[q], &n);
-	g->d->queues[q].kick_fd = g->kick_fds[q];
-	g->d->queues[q].interrupt = on_interrupt;
+	vguest_connect(g, q);
 	virtio_queue_write(g->d, q, VIRTIO_QUEUE_SIZE, size);
 	virtio_queue_write(g->d, q, VIRTIO_QUEUE_DESC, r->desc_gpa);
 	virtio_queue_write(g->d, q, VIRTIO_QUEUE_DRIVER, r->avail_gpa);

@@ -47,6 +47,8 @@ uint64_t vguest_start(struct vguest *g, struct virtio_device *d, uint64_t wanted
 uint64_t vguest_negotiate(struct vguest *g, struct virtio_device *d, uint64_t wanted);
 void vguest_add_queue(struct vguest *g, unsigned q, uint16_t size);
 void vguest_driver_ok(struct vguest *g);
+/* Doorbell and interrupt of a queue, for a device that was loaded. */
+void vguest_connect(struct vguest *g, unsigned q);
 void vguest_reset(struct vguest *g);
 
 /* Guest memory that nothing else uses, zeroed. */

@@ -703,7 +703,10 @@ Test(virtio_blk, saved_and_loaded)
 	virtio_device_free(before);
 	g.d = after;
 	after->owner = &g;
-	after->queues[0].kick_fd = before->queues[0].kick_fd;
+	vguest_connect(&g, 0);
+	virtio_device_resume(after);
+	cr_assert_eq(config_byte(32), 0);
+	cr_assert_eq(request(T_IN, 0, 512), S_OK);
 	state_out_deinit(&o);
 }
 
