@@ -93,5 +93,8 @@ int virtio_balloon_new(const struct virtio_balloon_config *c, const struct guest
                        struct ioloop *loop, struct virtio_device **ret);
 /* Pages (4 KiB) the guest is asked to give up. Any thread. */
 void virtio_balloon_set_target(struct virtio_device *d, uint64_t pages);
+/* Asks the guest for its figures every so many seconds; 0 (at first): only when they are looked at,
+ * so that an idle guest is left alone. Any thread. */
+void virtio_balloon_set_poll_interval(struct virtio_device *d, unsigned seconds);
 /* Pages it has given up. Any thread. */
 uint64_t virtio_balloon_actual(struct virtio_device *d);
