@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "common/timeutil.h"
@@ -76,15 +77,20 @@ static struct virtio_device *new_disk(struct virtio_blk_config *c)
 	return d;
 }
 
-static uint64_t start(struct virtio_blk_config *c)
+static uint64_t start_without(struct virtio_blk_config *c, uint64_t features)
 {
 	struct virtio_device *d = new_disk(c);
-	uint64_t f = vguest_start(&g, d, ~0ull, c->n_queues, 0);
+	uint64_t f = vguest_start(&g, d, ~features, c->n_queues, 0);
 
 	header_gpa = vguest_alloc(&g, 16);
 	data_gpa = vguest_alloc(&g, 1u << 20);
 	status_gpa = vguest_alloc(&g, 1);
 	return f;
+}
+
+static uint64_t start(struct virtio_blk_config *c)
+{
+	return start_without(c, 0);
 }
 
 static void header(uint64_t gpa, uint32_t type, uint64_t sector)
@@ -505,6 +511,16 @@ Test(virtio_blk, readonly)
 	cr_assert_eq(request(T_ZEROES, 0, 16), S_UNSUPP);
 	cr_assert_eq(request(T_FLUSH, 0, 0), S_OK);
 	cr_assert_eq(request(T_IN, 0, 512), S_OK);
+	vguest_deinit(&g);
+
+	/* It is the definition that counts, not what the descriptor could do. */
+	vguest_init(&g);
+	c.fd = disk_file("disk", O_RDWR);
+	start(&c);
+	memset(vguest_at(&g, data_gpa), 0xff, 512);
+	cr_assert_eq(request(T_OUT, 0, 512), S_IOERR);
+	cr_assert_eq(request(T_IN, 0, 512), S_OK);
+	cr_assert_eq(*(uint8_t *)vguest_at(&g, data_gpa), 0);
 }
 
 /* The host fails a write: the guest gets an error, the owner the reason. */
@@ -580,6 +596,74 @@ static uint8_t config_byte(unsigned offset)
 
 	virtio_config_read(g.d, offset, &v, 1);
 	return v;
+}
+
+/* The calls of the plain way, counted. */
+static atomic_int plain_writes, durable_writes, syncs;
+
+ssize_t __real_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags);
+ssize_t __wrap_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags);
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+ssize_t __wrap_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+	atomic_fetch_add(flags & RWF_DSYNC ? &durable_writes : &plain_writes, 1);
+	return __real_pwritev2(fd, iov, n, offset, flags);
+}
+
+int __wrap_fdatasync(int fd)
+{
+	atomic_fetch_add(&syncs, 1);
+	return __real_fdatasync(fd);
+}
+
+static void expect_calls(int writes, int durable, int sync)
+{
+	cr_assert_eq(atomic_exchange(&plain_writes, 0), writes);
+	cr_assert_eq(atomic_exchange(&durable_writes, 0), durable);
+	cr_assert_eq(atomic_exchange(&syncs, 0), sync);
+}
+
+/* What reaches stable storage when, in each mode. */
+Test(virtio_blk, durability)
+{
+	static const struct {
+		enum blk_cache cache;
+		uint64_t without; /* features the guest does not take */
+		int writes, durable, zero_syncs, flush_syncs;
+	} modes[] = {
+		{ BLK_CACHE_WRITEBACK, 0, 1, 0, 0, 1 },
+		{ BLK_CACHE_WRITEBACK, 1 << F_FLUSH, 0, 1, 1, 1 },
+		{ BLK_CACHE_WRITEBACK, 1 << F_WCE, 1, 0, 0, 1 },
+		{ BLK_CACHE_NONE, 0, 1, 0, 0, 1 },
+		{ BLK_CACHE_WRITETHROUGH, 0, 0, 1, 1, 1 },
+		{ BLK_CACHE_UNSAFE, 0, 1, 0, 0, 0 },
+		{ BLK_CACHE_UNSAFE, 1 << F_FLUSH, 1, 0, 0, 0 },
+	};
+	uint8_t off = 0, range[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 8 };
+
+	for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		struct virtio_blk_config c = { .fd = disk_file("disk", O_RDWR),
+			                       .cache = modes[i].cache,
+			                       .no_io_uring = true };
+
+		start_without(&c, modes[i].without);
+		cr_assert_eq(request(T_OUT, 0, 4096), S_OK);
+		expect_calls(modes[i].writes, modes[i].durable, 0);
+		memcpy(vguest_at(&g, data_gpa), range, 16);
+		cr_assert_eq(request(T_ZEROES, 0, 16), S_OK);
+		expect_calls(0, 0, modes[i].zero_syncs);
+		cr_assert_eq(request(T_FLUSH, 0, 0), S_OK);
+		expect_calls(0, 0, modes[i].flush_syncs);
+		if (!modes[i].without && modes[i].cache != BLK_CACHE_UNSAFE) {
+			virtio_config_write(g.d, 32, &off, 1); /* the guest turns its cache off */
+			cr_assert_eq(request(T_OUT, 0, 4096), S_OK);
+			expect_calls(0, 1, 0);
+		}
+		vguest_deinit(&g);
+		vguest_init(&g);
+	}
 }
 
 /* 5.2.5.2: the write cache, as the guest sees and sets it. */

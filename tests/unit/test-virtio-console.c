@@ -372,6 +372,9 @@ Test(virtio_console, hostile_control)
 		send_ctrl(0, DEVICE_READY, 1);
 	expect_ctrl(0, DEVICE_ADD, -1, NULL);
 	expect_ctrl(1, DEVICE_ADD, -1, NULL);
+	send_ctrl(1, PORT_READY, 1);
+	expect_ctrl(1, PORT_NAME, -1, AGENT); /* and no port was added twice */
+	expect_ctrl(1, PORT_OPEN, 1, NULL);
 	for (unsigned i = 0; i < 1000; i++) {
 		send_ctrl(1, PORT_READY, 1);
 		send_ctrl(1, PORT_OPEN, i % 2);

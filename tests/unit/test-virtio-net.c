@@ -188,6 +188,31 @@ Test(virtio_net, merged_buffers)
 	free(sent);
 }
 
+/* A driver that polls the used index never sees a packet's first buffer without its last. */
+Test(virtio_net, merged_buffers_polled)
+{
+	struct virtio_net_config c = stream_config();
+	uint8_t *sent = malloc(30000);
+	struct vring_used *used;
+
+	vguest_start(&g, new_net(&c), ALL, 2, 0);
+	frame(sent, 30000, 5);
+	used = vguest_at(&g, g.rings[0].used_gpa);
+	for (unsigned i = 0; i < 3000; i++) {
+		uint16_t old = used->idx, idx, head;
+
+		g.next = VGUEST_GPA + (8u << 20);
+		give_buffers(0, 43, 700);
+		send_frame(sent, 30000);
+		while ((idx = __atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) == old)
+			;
+		cr_assert_eq((uint16_t)(idx - old), 43);
+		while (vguest_poll(&g, 0, &head, NULL))
+			;
+	}
+	free(sent);
+}
+
 /* Buffers that come one by one: the frame waits, and nothing of it is lost. */
 Test(virtio_net, buffers_come_late)
 {
@@ -577,6 +602,14 @@ Test(virtio_net, tap)
 	close(s);
 }
 
+static bool is_detached(int fd)
+{
+	struct ifreq ifr = { 0 };
+
+	cr_assert_eq(ioctl(fd, TUNGETIFF, &ifr), 0);
+	return ifr.ifr_flags & IFF_DETACH_QUEUE;
+}
+
 /* Two pairs: the control queue gives and takes the second one. */
 Test(virtio_net, tap_multi_queue)
 {
@@ -596,6 +629,7 @@ Test(virtio_net, tap_multi_queue)
 		return;
 	s = packet_socket();
 	vguest_start(&g, new_net(&c), ALL, 5, 0);
+	cr_assert(is_detached(c.tap_fds[1])); /* one pair, until the guest asks for more */
 	gpa = vguest_alloc(&g, 16);
 	ctrl = vguest_at(&g, gpa);
 	for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
@@ -607,6 +641,7 @@ Test(virtio_net, tap_multi_queue)
 		ctrl[4] = 0xee;
 		cr_assert_eq(vguest_do(&g, 4, bufs, 3), 1);
 		cr_assert_eq(ctrl[4], commands[i].ack, "command %u", i);
+		cr_assert_eq(is_detached(c.tap_fds[1]), i == 6);
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		test_frame(sent, sizeof(sent), i);
