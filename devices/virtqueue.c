@@ -123,7 +123,7 @@ int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t 
 	vq->slots = slots;
 	vq->mem = mem;
 	vq->last_avail = vq->next_used = vq->signalled = 0;
-	vq->signalled_valid = vq->broken = vq->can_unpop = false;
+	vq->signalled_valid = vq->pushed = vq->broken = vq->can_unpop = false;
 	vq->why_broken = NULL;
 	vq->in_flight = 0;
 	vq->enabled = true;
@@ -135,7 +135,7 @@ void virtqueue_disable(struct virtqueue *vq)
 	free(vq->slots);
 	vq->slots = NULL;
 	vq->enabled = vq->event_idx = vq->indirect = false;
-	vq->broken = vq->can_unpop = vq->signalled_valid = false;
+	vq->broken = vq->can_unpop = vq->signalled_valid = vq->pushed = false;
 	vq->why_broken = NULL;
 	vq->size = 0;
 	vq->desc = vq->avail = vq->used = GPA(0);
@@ -342,6 +342,7 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 	store32(entry, head);
 	store32(entry + sizeof(uint32_t), written);
 	vq->next_used++;
+	vq->pushed = true;
 	/* Pairs with the driver's read barrier after it loads idx: it then sees the entry, and what
 	 * was written to the buffers. */
 	store16(used + AREA_IDX, vq->next_used, memory_order_release);
@@ -385,8 +386,9 @@ void virtqueue_flush(struct virtqueue *vq)
 	uint16_t old = vq->signalled;
 	bool old_valid = vq->signalled_valid;
 
-	if (!vq->enabled || (old_valid && old == vq->next_used))
+	if (!vq->enabled || !vq->pushed)
 		return;
+	vq->pushed = false;
 	/* Pairs with the driver's full barrier between storing used_event (or clearing
 	 * NO_INTERRUPT) and looking at the used index again: either it sees our entries, or we see
 	 * that it wants to be told. */

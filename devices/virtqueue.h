@@ -36,9 +36,9 @@ struct virtqueue {
 	gpa_t desc, avail, used;
 	bool enabled, event_idx, indirect, broken;
 	uint16_t last_avail, next_used, signalled; /* our indexes */
-	bool signalled_valid;
-	uint32_t in_flight; /* popped and not yet pushed; never above size */
-	int kick_fd;        /* eventfd of the doorbell, or -EBADF; owned by the transport */
+	bool signalled_valid, pushed;              /* pushed: since the last flush */
+	uint32_t in_flight;                        /* popped and not yet pushed; never above size */
+	int kick_fd; /* eventfd of the doorbell, or -EBADF; owned by the transport */
 	/* Tells the guest; set by the transport. Any thread. */
 	void (*interrupt)(struct virtqueue *vq);
 	const char *why_broken; /* static text */
