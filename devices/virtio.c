@@ -312,10 +312,11 @@ void virtio_config_write(struct virtio_device *d, uint32_t offset, const void *b
 
 uint64_t virtio_queue_read(struct virtio_device *d, unsigned queue, enum virtio_queue_field field)
 {
-	const struct virtqueue *vq = &d->queues[queue];
+	const struct virtqueue *vq;
 
 	if (queue >= d->n_queues)
 		return 0;
+	vq = &d->queues[queue];
 	switch (field) {
 	case VIRTIO_QUEUE_SIZE:
 		return vq->size;
