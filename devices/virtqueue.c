@@ -105,6 +105,21 @@ static bool area_is_valid(const struct guestmem *mem, gpa_t gpa, uint64_t len, u
 	return gpa.v % align == 0 && guestmem_at(mem, gpa, len);
 }
 
+static bool overlap(gpa_t a, uint64_t a_bytes, gpa_t b, uint64_t b_bytes)
+{
+	return a.v < b.v + b_bytes && b.v < a.v + a_bytes;
+}
+
+/* Areas on top of each other would have us write what we read: a queue that feeds itself. */
+static bool areas_overlap(const struct virtqueue *vq)
+{
+	uint64_t desc_bytes = (uint64_t)DESC_BYTES * vq->size;
+
+	return overlap(vq->desc, desc_bytes, vq->avail, avail_bytes(vq->size)) ||
+	       overlap(vq->desc, desc_bytes, vq->used, used_bytes(vq->size)) ||
+	       overlap(vq->avail, avail_bytes(vq->size), vq->used, used_bytes(vq->size));
+}
+
 int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t max_size)
 {
 	struct virtq_slot *slots;
@@ -114,7 +129,8 @@ int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t 
 		return -EINVAL;
 	if (!area_is_valid(mem, vq->desc, (uint64_t)DESC_BYTES * vq->size, VRING_DESC_ALIGN_SIZE) ||
 	    !area_is_valid(mem, vq->avail, avail_bytes(vq->size), VRING_AVAIL_ALIGN_SIZE) ||
-	    !area_is_valid(mem, vq->used, used_bytes(vq->size), VRING_USED_ALIGN_SIZE))
+	    !area_is_valid(mem, vq->used, used_bytes(vq->size), VRING_USED_ALIGN_SIZE) ||
+	    areas_overlap(vq))
 		return -EINVAL;
 	slots = calloc(vq->size, sizeof(*slots));
 	if (!slots)
@@ -126,6 +142,8 @@ int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t 
 	vq->signalled_valid = vq->pushed = vq->broken = vq->can_unpop = false;
 	vq->why_broken = NULL;
 	vq->in_flight = 0;
+	vq->budget = UINT32_MAX;
+	vq->budget_hit = false;
 	vq->enabled = true;
 	return 0;
 }
@@ -310,6 +328,10 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec 
 	r = next_head(vq, &head);
 	if (r <= 0)
 		return r;
+	if (vq->budget == 0) {
+		vq->budget_hit = true;
+		return 0;
+	}
 	*chain = (struct virtq_chain){ .head = head, .iov = iov };
 	if (walk_chain(&w, head) < 0)
 		return -EBADMSG;
@@ -317,6 +339,7 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec 
 	chain->in_bytes = (uint32_t)w.in_bytes;
 	vq->slots[head] = (struct virtq_slot){ .in_bytes = chain->in_bytes, .in_flight = true };
 	vq->in_flight++;
+	vq->budget -= vq->budget != UINT32_MAX;
 	vq->last_avail++;
 	vq->last_head = head;
 	vq->can_unpop = true;
@@ -403,7 +426,7 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
 {
 	uint8_t *used;
 
-	if (!vq->enabled || vq->broken)
+	if (!vq->enabled || vq->broken || vq->budget_hit)
 		return false;
 	used = used_area(vq);
 	if (vq->event_idx)

@@ -84,6 +84,7 @@ Test(devstate, what_is_left_over_or_missing_is_an_error)
 	cr_expect_eq(state_take(&in, "virtio-blk", "disk1", 2, &s, &err), -EINVAL);
 	cr_expect_str_eq(err.message, "section 'virtio-blk' 'disk1' has version 3, this program "
 	                              "knows up to 2");
+	cr_expect_eq(state_take(&in, "virtio-blk", "disk1", 0, &s, NULL), -EINVAL);
 	cr_assert_eq(state_take(&in, "virtio-blk", "disk1", 3, &s, NULL), 0);
 	err = (struct vmd_error)VMD_ERROR_INIT;
 	cr_expect_eq(state_section_done(&s, &err), -EINVAL);
@@ -214,6 +215,20 @@ Test(devstate, no_more_sections_are_written_than_are_read)
 	state_begin(&o, "s", "one more", 1);
 	state_end(&o);
 	cr_expect_eq(state_finish(&o), -E2BIG);
+	state_out_deinit(&o);
+}
+
+Test(devstate, there_is_no_version_0)
+{
+	struct state_out o;
+	struct state_in in;
+	struct state_section s;
+
+	make(&o);
+	o.data[32 + 64] = 0;
+	reseal(&o);
+	cr_assert_eq(state_open(&in, o.data, o.len, NULL), 0);
+	cr_expect_eq(state_take(&in, "cpu", "0", 1, &s, NULL), -EINVAL);
 	state_out_deinit(&o);
 }
 

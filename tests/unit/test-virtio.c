@@ -137,6 +137,30 @@ Test(virtio, requests_made_before_driver_ok_are_served)
 	pci_driver_wait_used(&driver, &queues[0], 1, NULL);
 }
 
+static void offer_again(struct dummy_device *d UNUSED)
+{
+	driver_publish(&queues[0], 0);
+}
+
+Test(virtio, a_queue_without_an_end_does_not_keep_the_loop)
+{
+	/* Each answer is the next request, as from a vCPU that is always quicker. */
+	*driver_desc(&queues[0], 0) = (struct vring_desc){ .addr = 4096, .len = 0 };
+	bring_up(EVENT_IDX);
+	dummy->on_answer = offer_again;
+	driver_publish(&queues[0], 0);
+	pci_driver_kick(&driver, 0);
+	while (dummy->answered < 10 * QUEUE_MAX)
+		sched_yield();
+	echo(1);
+	echo(1);
+	ioloop_pause(loop);
+	dummy->on_answer = NULL;
+	ioloop_resume(loop);
+	pci_driver_set_status(&driver, 0);
+	cr_expect_eq(dummy->stops, 1u);
+}
+
 Test(virtio, features)
 {
 	uint64_t offered = pci_driver_features(&driver);
@@ -635,6 +659,7 @@ Test(virtio, a_state_that_no_driver_could_reach_is_refused)
 		{ "pci", 256, 9 },       /* vectors */
 		{ "pci", 258 + 13, 1 },  /* reserved bits of a vector */
 		{ "pci", 258 + 16, 2 },  /* pending: neither yes nor no */
+		{ "pci", 258 + 16, 1 },  /* pending, and not masked */
 		{ "dummy", 0, 0xee },    /* what the device itself refuses */
 	};
 	struct state_out good, bad;
