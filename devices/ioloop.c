@@ -295,7 +295,8 @@ void ioloop_call(struct ioloop *l, void (*fn)(void *arg), void *arg)
 		return;
 	}
 	pthread_mutex_lock(&l->lock);
-	if (!l->started || l->parked) {
+	/* Resumed but not yet awake is neither: the thread takes the call as soon as it is. */
+	if (!l->started || (l->pauses && l->parked)) {
 		l->direct_calls++;
 		pthread_mutex_unlock(&l->lock);
 		call_directly(l, fn, arg);

@@ -205,6 +205,14 @@ void msix_write(struct pci_device *d, uint64_t bar_offset, unsigned size, uint64
 	pthread_mutex_unlock(&d->msix->lock);
 }
 
+static void take_flags_locked(struct msix *m, const uint8_t *config)
+{
+	uint8_t flags = config[m->capability + PCI_MSIX_FLAGS + 1];
+
+	m->enabled = flags & PCI_MSIX_FLAGS_ENABLE >> 8;
+	m->masked = flags & PCI_MSIX_FLAGS_MASKALL >> 8;
+}
+
 void msix_config_written(struct pci_device *d, unsigned offset, unsigned len)
 {
 	struct msix *m = d->msix;
@@ -213,8 +221,7 @@ void msix_config_written(struct pci_device *d, unsigned offset, unsigned len)
 	if (!m || at < offset || at >= offset + len)
 		return;
 	pthread_mutex_lock(&m->lock);
-	m->enabled = d->config[at] & PCI_MSIX_FLAGS_ENABLE >> 8;
-	m->masked = d->config[at] & PCI_MSIX_FLAGS_MASKALL >> 8;
+	take_flags_locked(m, d->config);
 	update_all_locked(m);
 	pthread_mutex_unlock(&m->lock);
 }
@@ -251,7 +258,8 @@ void msix_save(struct pci_device *d, struct state_out *o)
 	pthread_mutex_unlock(&m->lock);
 }
 
-static int load_vector(struct vector *v, struct state_section *s)
+/* A vector that can send has nothing pending: no guest could bring it to that. */
+static int load_vector(struct msix *m, struct vector *v, struct state_section *s)
 {
 	uint8_t pending;
 
@@ -259,13 +267,13 @@ static int load_vector(struct vector *v, struct state_section *s)
 		v->dwords[k] = state_get_u32(s);
 	pending = state_get_u8(s);
 	v->pending = pending;
-	if (s->failed || pending > 1 ||
+	if (s->failed || pending > 1 || (pending && can_send(m, v)) ||
 	    v->dwords[PCI_MSIX_ENTRY_VECTOR_CTRL / 4] & ~(uint32_t)PCI_MSIX_ENTRY_CTRL_MASKBIT)
 		return -EINVAL;
 	return 0;
 }
 
-int msix_load(struct pci_device *d, struct state_section *s)
+int msix_load(struct pci_device *d, const uint8_t *config, struct state_section *s)
 {
 	struct msix *m = d->msix;
 	int r = 0;
@@ -275,9 +283,9 @@ int msix_load(struct pci_device *d, struct state_section *s)
 	if (!m)
 		return 0;
 	pthread_mutex_lock(&m->lock);
-	m->enabled = m->masked = false;
+	take_flags_locked(m, config);
 	for (unsigned i = 0; r == 0 && i < m->n; i++)
-		r = load_vector(&m->vectors[i], s);
+		r = load_vector(m, &m->vectors[i], s);
 	pthread_mutex_unlock(&m->lock);
 	return r;
 }

@@ -15,5 +15,6 @@ void msix_free(struct pci_device *d);
 void msix_config_written(struct pci_device *d, unsigned offset, unsigned len);
 void msix_reset(struct pci_device *d);
 void msix_save(struct pci_device *d, struct state_out *o);
-/* Table and pending bits; takes effect with msix_config_written(). -EINVAL. */
-int msix_load(struct pci_device *d, struct state_section *s);
+/* Table and pending bits; config is what the config space will be. Takes effect with
+ * msix_config_written(). -EINVAL. */
+int msix_load(struct pci_device *d, const uint8_t *config, struct state_section *s);

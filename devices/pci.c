@@ -485,7 +485,7 @@ static int load_locked(struct pci_device *d, struct state_section *s, struct vmd
 		          s->instance, i);
 		return -EINVAL;
 	}
-	if (msix_load(d, s) < 0 || state_section_done(s, err) < 0) {
+	if (msix_load(d, config, s) < 0 || state_section_done(s, err) < 0) {
 		error_set(err, ERROR_INVALID, "PCI device '%s': MSI-X makes no sense", s->instance);
 		return -EINVAL;
 	}

@@ -122,6 +122,7 @@ void state_begin(struct state_out *o, const char *name, const char *instance, ui
 	uint8_t *section;
 
 	assert(!o->section);
+	assert(version);
 	assert(*name && strlen(name) < NAME_BYTES && strlen(instance) < NAME_BYTES);
 	section = grow(o, SECTION_BYTES);
 	if (!section)
@@ -291,7 +292,7 @@ int state_take(struct state_in *in, const char *name, const char *instance, uint
 		if (strcmp((const char *)at, name) != 0 ||
 		    strcmp((const char *)at + AT_INSTANCE, instance) != 0)
 			continue;
-		if (version > max_version) {
+		if (version == 0 || version > max_version) {
 			error_set(err, ERROR_INVALID,
 			          "section '%s' '%s' has version %u, this program knows up to %u",
 			          name, instance, version, max_version);

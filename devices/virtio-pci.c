@@ -16,6 +16,7 @@
 
 #include "common/cleanup.h"
 #include "common/macros.h"
+#include "devices/virtio-pci-priv.h"
 
 /*
  * BAR 0. Each block is what one capability points at; the pages of doorbells and of MSI-X hold
@@ -23,7 +24,7 @@
  */
 enum {
 	COMMON_AT = 0x0000,
-	COMMON_BYTES = 0x38,
+	COMMON_BYTES = VIRTIO_PCI_COMMON_BYTES,
 	ISR_AT = 0x0040,
 	ISR_BYTES = 1,
 	DEVICE_AT = 0x0100,
@@ -43,21 +44,6 @@ enum {
 #define ISR_CONFIG      2
 #define SECTION         "virtio-pci"
 #define SECTION_VERSION 1
-
-struct virtio_pci {
-	struct pci_device pci; /* the bus's lock */
-	struct virtio_device *device;
-	struct doorbells *doorbells;
-	unsigned window; /* offset of the capability for access through the config space */
-
-	/* The device's lock. */
-	uint32_t device_feature_select, driver_feature_select;
-	uint16_t queue_select;
-
-	/* Read by loops. */
-	_Atomic uint16_t config_vector, queue_vectors[VIRTIO_MAX_QUEUES];
-	_Atomic uint8_t isr;
-};
 
 /* Class codes by device id, as other monitors give them. */
 static uint32_t class_of(uint16_t id)
@@ -88,225 +74,6 @@ static void config_interrupt(struct virtio_device *d)
 
 	atomic_fetch_or(&p->isr, ISR_CONFIG);
 	msix_send(&p->pci, p->config_vector);
-}
-
-/* A vector that is not there is NO_VECTOR, which the driver reads back (virtio 1.2, 4.1.5.1.2). */
-static uint16_t valid_vector(const struct virtio_pci *p, uint64_t value)
-{
-	return value <= p->device->n_queues ? (uint16_t)value : VIRTIO_MSI_NO_VECTOR;
-}
-
-static void reset_registers(struct virtio_pci *p)
-{
-	p->device_feature_select = p->driver_feature_select = 0;
-	p->queue_select = 0;
-	p->config_vector = VIRTIO_MSI_NO_VECTOR;
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		p->queue_vectors[i] = VIRTIO_MSI_NO_VECTOR;
-	p->isr = 0;
-}
-
-static bool selected_queue_exists(const struct virtio_pci *p)
-{
-	return p->queue_select < p->device->n_queues;
-}
-
-/* Registers of the common block. Each has a function to read and, where it can be written, one to
- * write; both with the device's lock held. */
-
-static uint64_t read_device_feature_select(struct virtio_pci *p)
-{
-	return p->device_feature_select;
-}
-
-static void write_device_feature_select(struct virtio_pci *p, uint64_t v)
-{
-	p->device_feature_select = (uint32_t)v;
-}
-
-static uint32_t half_of(uint64_t features, uint32_t select)
-{
-	return select < 2 ? (uint32_t)(features >> 32 * select) : 0;
-}
-
-static uint64_t read_device_feature(struct virtio_pci *p)
-{
-	return half_of(virtio_device_features(p->device), p->device_feature_select);
-}
-
-static uint64_t read_driver_feature_select(struct virtio_pci *p)
-{
-	return p->driver_feature_select;
-}
-
-static void write_driver_feature_select(struct virtio_pci *p, uint64_t v)
-{
-	p->driver_feature_select = (uint32_t)v;
-}
-
-static uint64_t read_driver_feature(struct virtio_pci *p)
-{
-	return half_of(p->device->driver_features, p->driver_feature_select);
-}
-
-static void write_driver_feature(struct virtio_pci *p, uint64_t v)
-{
-	virtio_write_driver_features(p->device, p->driver_feature_select, (uint32_t)v);
-}
-
-static uint64_t read_config_vector(struct virtio_pci *p)
-{
-	return p->config_vector;
-}
-
-static void write_config_vector(struct virtio_pci *p, uint64_t v)
-{
-	p->config_vector = valid_vector(p, v);
-}
-
-static uint64_t read_num_queues(struct virtio_pci *p)
-{
-	return p->device->n_queues;
-}
-
-static uint64_t read_status(struct virtio_pci *p)
-{
-	return p->device->status;
-}
-
-static void write_status(struct virtio_pci *p, uint64_t v)
-{
-	virtio_write_status(p->device, (uint8_t)v);
-	if (v == 0)
-		reset_registers(p);
-}
-
-static uint64_t read_generation(struct virtio_pci *p)
-{
-	return p->device->config_generation;
-}
-
-static uint64_t read_queue_select(struct virtio_pci *p)
-{
-	return p->queue_select;
-}
-
-static void write_queue_select(struct virtio_pci *p, uint64_t v)
-{
-	p->queue_select = (uint16_t)v;
-}
-
-static uint64_t read_queue_size(struct virtio_pci *p)
-{
-	return virtio_queue_read(p->device, p->queue_select, VIRTIO_QUEUE_SIZE);
-}
-
-static void write_queue_size(struct virtio_pci *p, uint64_t v)
-{
-	virtio_queue_write(p->device, p->queue_select, VIRTIO_QUEUE_SIZE, v);
-}
-
-static uint64_t read_queue_vector(struct virtio_pci *p)
-{
-	return selected_queue_exists(p) ? p->queue_vectors[p->queue_select] : VIRTIO_MSI_NO_VECTOR;
-}
-
-static void write_queue_vector(struct virtio_pci *p, uint64_t v)
-{
-	if (selected_queue_exists(p))
-		p->queue_vectors[p->queue_select] = valid_vector(p, v);
-}
-
-static uint64_t read_queue_enable(struct virtio_pci *p)
-{
-	return virtio_queue_is_enabled(p->device, p->queue_select);
-}
-
-static void write_queue_enable(struct virtio_pci *p, uint64_t v)
-{
-	if (v == 1)
-		virtio_queue_enable(p->device, p->queue_select);
-}
-
-static uint64_t read_notify_off(struct virtio_pci *p)
-{
-	return selected_queue_exists(p) ? p->queue_select : 0;
-}
-
-/* The registers of 8 bytes are read and written by halves (virtio 1.2, 4.1.3.1). */
-static uint64_t read_half(struct virtio_pci *p, enum virtio_queue_field field, unsigned half)
-{
-	return (uint32_t)(virtio_queue_read(p->device, p->queue_select, field) >> 32 * half);
-}
-
-static void write_half(struct virtio_pci *p, enum virtio_queue_field field, unsigned half,
-                       uint64_t v)
-{
-	uint64_t old = virtio_queue_read(p->device, p->queue_select, field);
-
-	old &= ~((uint64_t)UINT32_MAX << 32 * half);
-	virtio_queue_write(p->device, p->queue_select, field, old | v << 32 * half);
-}
-
-static const struct common_register {
-	uint8_t at, size;
-	uint64_t (*read)(struct virtio_pci *p);
-	void (*write)(struct virtio_pci *p, uint64_t v);
-} registers[] = {
-	{ VIRTIO_PCI_COMMON_DFSELECT, 4, read_device_feature_select, write_device_feature_select },
-	{ VIRTIO_PCI_COMMON_DF, 4, read_device_feature, NULL },
-	{ VIRTIO_PCI_COMMON_GFSELECT, 4, read_driver_feature_select, write_driver_feature_select },
-	{ VIRTIO_PCI_COMMON_GF, 4, read_driver_feature, write_driver_feature },
-	{ VIRTIO_PCI_COMMON_MSIX, 2, read_config_vector, write_config_vector },
-	{ VIRTIO_PCI_COMMON_NUMQ, 2, read_num_queues, NULL },
-	{ VIRTIO_PCI_COMMON_STATUS, 1, read_status, write_status },
-	{ VIRTIO_PCI_COMMON_CFGGENERATION, 1, read_generation, NULL },
-	{ VIRTIO_PCI_COMMON_Q_SELECT, 2, read_queue_select, write_queue_select },
-	{ VIRTIO_PCI_COMMON_Q_SIZE, 2, read_queue_size, write_queue_size },
-	{ VIRTIO_PCI_COMMON_Q_MSIX, 2, read_queue_vector, write_queue_vector },
-	{ VIRTIO_PCI_COMMON_Q_ENABLE, 2, read_queue_enable, write_queue_enable },
-	{ VIRTIO_PCI_COMMON_Q_NOFF, 2, read_notify_off, NULL },
-};
-
-static const struct common_register *find_register(uint64_t at, unsigned size)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(registers); i++)
-		if (registers[i].at == at && registers[i].size == size)
-			return &registers[i];
-	return NULL;
-}
-
-/* Is it a half of one of the three addresses? Which one of them, and which half. */
-static bool find_address(uint64_t at, unsigned size, enum virtio_queue_field *ret, unsigned *half)
-{
-	if (size != 4 || at % 4 || at < VIRTIO_PCI_COMMON_Q_DESCLO || at >= COMMON_BYTES)
-		return false;
-	*ret = VIRTIO_QUEUE_DESC + (unsigned)(at - VIRTIO_PCI_COMMON_Q_DESCLO) / 8;
-	*half = at % 8 / 4;
-	return true;
-}
-
-static uint64_t common_read(struct virtio_pci *p, uint64_t at, unsigned size)
-{
-	const struct common_register *r = find_register(at, size);
-	enum virtio_queue_field field;
-	unsigned half;
-
-	if (r)
-		return r->read(p);
-	return find_address(at, size, &field, &half) ? read_half(p, field, half) : UINT64_MAX;
-}
-
-static void common_write(struct virtio_pci *p, uint64_t at, unsigned size, uint64_t value)
-{
-	const struct common_register *r = find_register(at, size);
-	enum virtio_queue_field field;
-	unsigned half;
-
-	if (r && r->write)
-		r->write(p, value);
-	else if (!r && find_address(at, size, &field, &half))
-		write_half(p, field, half, value);
 }
 
 static uint64_t device_read(struct virtio_pci *p, uint64_t at, unsigned size)
@@ -360,7 +127,8 @@ static const struct block {
 	uint64_t (*read)(struct virtio_pci *p, uint64_t at, unsigned size);
 	void (*write)(struct virtio_pci *p, uint64_t at, unsigned size, uint64_t value);
 } blocks[] = {
-	{ COMMON_AT, COMMON_AT + COMMON_BYTES, true, common_read, common_write },
+	{ COMMON_AT, COMMON_AT + COMMON_BYTES, true, virtio_pci_common_read,
+	  virtio_pci_common_write },
 	{ ISR_AT, ISR_AT + ISR_BYTES, false, isr_read, NULL },
 	{ DEVICE_AT, NOTIFY_AT, true, device_read, device_write },
 	{ NOTIFY_AT, TABLE_AT, false, NULL, notify_write },
@@ -552,7 +320,7 @@ static int set_up(struct virtio_pci *p, struct pci_bus *bus, int slot, struct vm
 	if (r < 0)
 		return error_set_errno(err, -r, "device '%s'", d->id);
 	add_capabilities(p);
-	reset_registers(p);
+	virtio_pci_reset_registers(p);
 	d->transport = p;
 	d->config_interrupt = config_interrupt;
 	for (unsigned i = 0; i < d->n_queues; i++) {
@@ -616,7 +384,7 @@ void virtio_pci_reset(struct virtio_pci *p)
 	pthread_mutex_lock(&p->device->lock);
 	virtio_device_reset(p->device);
 	virtio_device_hold(p->device, VIRTIO_HOLD_NO_DMA, true);
-	reset_registers(p);
+	virtio_pci_reset_registers(p);
 	pthread_mutex_unlock(&p->device->lock);
 	pci_device_reset(&p->pci);
 }
@@ -641,7 +409,7 @@ static int load_vector(struct virtio_pci *p, struct state_section *s, _Atomic ui
 	uint16_t value = state_get_u16(s);
 
 	*vector = value;
-	return valid_vector(p, value) == value ? 0 : -EINVAL;
+	return virtio_pci_valid_vector(p, value) == value ? 0 : -EINVAL;
 }
 
 static int load_registers(struct virtio_pci *p, struct state_section *s)

@@ -33,6 +33,7 @@ void virtio_device_init(struct virtio_device *d, const struct virtio_device_ops 
                         unsigned n_queues, uint16_t queue_max, uint32_t config_len)
 {
 	assert(n_queues <= VIRTIO_MAX_QUEUES);
+	assert(!ops->save == !ops->load && (!ops->save || ops->state_version));
 	assert(queue_max && queue_max <= VIRTQUEUE_MAX_SIZE && !(queue_max & (queue_max - 1)));
 	d->ops = ops;
 	snprintf(d->id, sizeof(d->id), "%s", id);
@@ -183,7 +184,14 @@ static void on_kick(struct io_watch *w, uint32_t epoll_events UNUSED)
 	eventfd_t count;
 
 	(void)eventfd_read(w->fd, &count);
+	/* A ring's worth at a time: a guest that never stops adding must not keep the loop. */
+	vq->budget = vq->size;
+	vq->budget_hit = false;
 	d->ops->kick(d, vq->index);
+	vq->budget = UINT32_MAX;
+	if (vq->budget_hit)
+		virtio_queue_notify(d, vq->index);
+	vq->budget_hit = false;
 	if (vq->broken)
 		virtio_needs_reset(d, vq->why_broken);
 }
@@ -312,10 +320,11 @@ void virtio_config_write(struct virtio_device *d, uint32_t offset, const void *b
 
 uint64_t virtio_queue_read(struct virtio_device *d, unsigned queue, enum virtio_queue_field field)
 {
-	const struct virtqueue *vq = &d->queues[queue];
+	const struct virtqueue *vq;
 
 	if (queue >= d->n_queues)
 		return 0;
+	vq = &d->queues[queue];
 	switch (field) {
 	case VIRTIO_QUEUE_SIZE:
 		return vq->size;

@@ -56,8 +56,9 @@ struct virtio_device_ops {
 	 * given back (asserted), nothing touches guest memory when it returns. The core flushes the
 	 * queues after it. In the loop; also from inside of virtio_needs_reset(). */
 	void (*stop)(struct virtio_device *d);
-	/* A kick of an enabled queue; when the queue is broken afterwards, the core sets
-	 * NEEDS_RESET. In the loop. When NULL the device watches kick_fd itself. */
+	/* A kick of an enabled queue; it finds at most a ring's worth of chains at a time. When the
+	 * queue is broken afterwards, the core sets NEEDS_RESET. In the loop. When NULL the device
+	 * watches kick_fd itself. */
 	void (*kick)(struct virtio_device *d, unsigned queue);
 	/* Back to power-on, after stop. In the loop. */
 	void (*reset)(struct virtio_device *d);
@@ -71,7 +72,7 @@ struct virtio_device_ops {
 	 * still there: what the device watches outside of start and stop is unwatched here, by
 	 * ioloop_call(). */
 	void (*free)(struct virtio_device *d);
-	uint32_t state_version;
+	uint32_t state_version; /* of save, from 1 on */
 };
 
 /* Why a device that the driver set going is not started. */

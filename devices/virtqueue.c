@@ -105,6 +105,21 @@ static bool area_is_valid(const struct guestmem *mem, gpa_t gpa, uint64_t len, u
 	return gpa.v % align == 0 && guestmem_at(mem, gpa, len);
 }
 
+static bool overlap(gpa_t a, uint64_t a_bytes, gpa_t b, uint64_t b_bytes)
+{
+	return a.v < b.v + b_bytes && b.v < a.v + a_bytes;
+}
+
+/* Areas on top of each other would have us write what we read: a queue that feeds itself. */
+static bool areas_overlap(const struct virtqueue *vq)
+{
+	uint64_t desc_bytes = (uint64_t)DESC_BYTES * vq->size;
+
+	return overlap(vq->desc, desc_bytes, vq->avail, avail_bytes(vq->size)) ||
+	       overlap(vq->desc, desc_bytes, vq->used, used_bytes(vq->size)) ||
+	       overlap(vq->avail, avail_bytes(vq->size), vq->used, used_bytes(vq->size));
+}
+
 int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t max_size)
 {
 	struct virtq_slot *slots;
@@ -114,7 +129,8 @@ int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t 
 		return -EINVAL;
 	if (!area_is_valid(mem, vq->desc, (uint64_t)DESC_BYTES * vq->size, VRING_DESC_ALIGN_SIZE) ||
 	    !area_is_valid(mem, vq->avail, avail_bytes(vq->size), VRING_AVAIL_ALIGN_SIZE) ||
-	    !area_is_valid(mem, vq->used, used_bytes(vq->size), VRING_USED_ALIGN_SIZE))
+	    !area_is_valid(mem, vq->used, used_bytes(vq->size), VRING_USED_ALIGN_SIZE) ||
+	    areas_overlap(vq))
 		return -EINVAL;
 	slots = calloc(vq->size, sizeof(*slots));
 	if (!slots)
@@ -123,9 +139,11 @@ int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t 
 	vq->slots = slots;
 	vq->mem = mem;
 	vq->last_avail = vq->next_used = vq->signalled = 0;
-	vq->signalled_valid = vq->broken = vq->can_unpop = false;
+	vq->signalled_valid = vq->pushed = vq->broken = vq->can_unpop = false;
 	vq->why_broken = NULL;
 	vq->in_flight = 0;
+	vq->budget = UINT32_MAX;
+	vq->budget_hit = false;
 	vq->enabled = true;
 	return 0;
 }
@@ -135,7 +153,7 @@ void virtqueue_disable(struct virtqueue *vq)
 	free(vq->slots);
 	vq->slots = NULL;
 	vq->enabled = vq->event_idx = vq->indirect = false;
-	vq->broken = vq->can_unpop = vq->signalled_valid = false;
+	vq->broken = vq->can_unpop = vq->signalled_valid = vq->pushed = false;
 	vq->why_broken = NULL;
 	vq->size = 0;
 	vq->desc = vq->avail = vq->used = GPA(0);
@@ -310,6 +328,10 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec 
 	r = next_head(vq, &head);
 	if (r <= 0)
 		return r;
+	if (vq->budget == 0) {
+		vq->budget_hit = true;
+		return 0;
+	}
 	*chain = (struct virtq_chain){ .head = head, .iov = iov };
 	if (walk_chain(&w, head) < 0)
 		return -EBADMSG;
@@ -317,6 +339,7 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec 
 	chain->in_bytes = (uint32_t)w.in_bytes;
 	vq->slots[head] = (struct virtq_slot){ .in_bytes = chain->in_bytes, .in_flight = true };
 	vq->in_flight++;
+	vq->budget -= vq->budget != UINT32_MAX;
 	vq->last_avail++;
 	vq->last_head = head;
 	vq->can_unpop = true;
@@ -342,6 +365,7 @@ static void fill_used(struct virtqueue *vq, uint8_t *used, const struct virtq_us
 	store32(entry, u->head);
 	store32(entry + sizeof(uint32_t), u->written);
 	vq->next_used++;
+	vq->pushed = true;
 	/* A whole turn of the index since the last flush: it can no longer be compared. */
 	if (vq->next_used == vq->signalled)
 		vq->signalled_valid = false;
@@ -400,8 +424,9 @@ void virtqueue_flush(struct virtqueue *vq)
 	uint16_t old = vq->signalled;
 	bool old_valid = vq->signalled_valid;
 
-	if (!vq->enabled || (old_valid && old == vq->next_used))
+	if (!vq->enabled || !vq->pushed)
 		return;
+	vq->pushed = false;
 	/* Pairs with the driver's full barrier between storing used_event (or clearing
 	 * NO_INTERRUPT) and looking at the used index again: either it sees our entries, or we see
 	 * that it wants to be told. */
@@ -416,7 +441,7 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
 {
 	uint8_t *used;
 
-	if (!vq->enabled || vq->broken)
+	if (!vq->enabled || vq->broken || vq->budget_hit)
 		return false;
 	used = used_area(vq);
 	if (vq->event_idx)

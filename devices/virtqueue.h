@@ -36,19 +36,24 @@ struct virtqueue {
 	gpa_t desc, avail, used;
 	bool enabled, event_idx, indirect, broken;
 	uint16_t last_avail, next_used, signalled; /* our indexes */
-	bool signalled_valid;
-	uint32_t in_flight; /* popped and not yet pushed; never above size */
-	int kick_fd;        /* eventfd of the doorbell, or -EBADF; owned by the transport */
+	bool signalled_valid, pushed;              /* pushed: since the last flush */
+	uint32_t in_flight;                        /* popped and not yet pushed; never above size */
+	int kick_fd; /* eventfd of the doorbell, or -EBADF; owned by the transport */
 	/* Tells the guest; set by the transport. Any thread. */
 	void (*interrupt)(struct virtqueue *vq);
 	const char *why_broken; /* static text */
-	uint16_t last_head;     /* of the last pop, for unpop */
+	/* While the core runs ops->kick: how many chains it may still pop, and whether it stopped
+	 * for that. Then pop finds none, and the core kicks again after others had their turn. */
+	uint32_t budget;
+	bool budget_hit;
+	uint16_t last_head; /* of the last pop, for unpop */
 	bool can_unpop;
 	struct virtq_slot *slots; /* owned, one per head: is it in flight, with how many bytes in */
 };
 
-/* Checks size (power of two, ≤ max) and that the three areas are aligned RAM; makes it ready from
- * index 0. -EINVAL otherwise, -ENOMEM. event_idx and indirect may be set until the first pop. */
+/* Checks size (power of two, ≤ max) and that the three areas are aligned RAM and apart from each
+ * other; makes it ready from index 0. -EINVAL otherwise, -ENOMEM. event_idx and indirect may be set
+ * until the first pop. */
 int virtqueue_enable(struct virtqueue *vq, const struct guestmem *mem, uint16_t max_size);
 void virtqueue_disable(struct virtqueue *vq);
 /* Chains in flight are never completed, nothing more is popped: for a device that needs a reset. */

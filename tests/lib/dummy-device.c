@@ -84,6 +84,8 @@ static void kick(struct virtio_device *d, unsigned queue)
 			}
 			answer(vq, &c);
 			dummy->answered++;
+			if (queue == 0 && dummy->on_answer)
+				dummy->on_answer(dummy);
 		}
 		virtqueue_flush(vq);
 	} while (virtqueue_enable_kicks(vq) && !dummy->holding);

@@ -22,7 +22,8 @@ struct dummy_device {
 	bool holding;
 	struct virtq_chain held;
 	struct iovec iov[VIRTQUEUE_MAX_IOV];
-	bool *freed; /* set by free, may be NULL */
+	void (*on_answer)(struct dummy_device *d); /* after each answer; in the loop; may be NULL */
+	bool *freed;                               /* set by free, may be NULL */
 };
 
 struct dummy_device *dummy_device_new(const char *id, const struct guestmem *mem,

@@ -90,13 +90,16 @@ uint16_t *driver_avail_entry(struct driver_queue *q, uint16_t i)
 	return (uint16_t *)word(q, q->avail, 4 + 2 * (size_t)(i % q->size));
 }
 
+/* Atomic, as a hostile driver writes to descriptors that the device is reading. */
 static void fill(struct vring_desc *d, const struct driver_buffer *b, bool more, uint16_t next)
 {
-	*d = (struct vring_desc){ .addr = b->gpa.v,
-		                  .len = b->len,
-		                  .flags = (uint16_t)((b->write ? VRING_DESC_F_WRITE : 0) |
-		                                      (more ? VRING_DESC_F_NEXT : 0)),
-		                  .next = next };
+	uint16_t flags =
+		(uint16_t)((b->write ? VRING_DESC_F_WRITE : 0) | (more ? VRING_DESC_F_NEXT : 0));
+
+	__atomic_store_n(&d->addr, b->gpa.v, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->len, b->len, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->flags, flags, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->next, next, __ATOMIC_RELAXED);
 }
 
 static uint16_t take_desc(struct driver_queue *q)

@@ -441,9 +441,18 @@ Test(virtqueue, only_sane_queues_are_enabled)
 		cr_expect_eq(virtqueue_enable(&vq, &ram.mem, 256), -EINVAL, "%s", cases[i].what);
 		cr_expect_not(vq.enabled);
 	}
-	/* The last byte of each area counts. */
+	/* Areas on top of each other: the last byte of one, and all of it. */
 	vq.size = 16;
 	vq.desc = q.desc;
+	vq.avail = q.avail;
+	vq.used = GPA(q.avail.v + 36);
+	cr_expect_eq(virtqueue_enable(&vq, &ram.mem, 256), -EINVAL);
+	vq.used = GPA(q.desc.v + 16 * 15);
+	cr_expect_eq(virtqueue_enable(&vq, &ram.mem, 256), -EINVAL);
+	vq.used = q.used;
+	vq.avail = GPA(q.desc.v + 64);
+	cr_expect_eq(virtqueue_enable(&vq, &ram.mem, 256), -EINVAL);
+	/* The last byte of each area counts. */
 	vq.avail = q.avail;
 	vq.used = GPA(RAM_BYTES - (6 + 16 * 8) + 2);
 	cr_expect_eq(virtqueue_enable(&vq, &ram.mem, 256), -EINVAL);
