@@ -16,6 +16,12 @@
 
 #define TURN_FRAMES 256 /* then others in the loop have their turn */
 #define SPILL_BYTES (NET_HDR_BYTES + NET_MAX_FRAME)
+/* Reading into room for the largest frame means a long list of buffers for the kernel to look at.
+ * So that is done while there are large frames, and not for small ones; a surprise goes by way of
+ * spill.
+ */
+#define SMALL_BYTES 4096u
+#define SMALL_RUN   64
 
 static struct virtqueue *rx_queue(struct net_pair *p)
 {
@@ -76,10 +82,27 @@ void net_link_down(struct virtio_net *n)
 	again(n); /* what the guest has sent meanwhile goes nowhere, but is answered */
 }
 
-/* Bytes of buffers to have ready before a frame is read: all it can take without a copy. */
+/* Bytes of buffers to have ready before a frame is read. */
 static uint32_t rx_goal(const struct net_pair *p)
 {
-	return virtio_has(&p->n->d, NET_F_MRG_RXBUF) ? SPILL_BYTES : 1;
+	return virtio_has(&p->n->d, NET_F_MRG_RXBUF) ? p->goal : 1;
+}
+
+static void learn_goal(struct net_pair *p, uint32_t len)
+{
+	if (len > SMALL_BYTES) {
+		p->goal = SPILL_BYTES;
+		p->n_small = 0;
+	} else if (++p->n_small >= SMALL_RUN) {
+		p->goal = SMALL_BYTES;
+		p->n_small = 0;
+	}
+}
+
+/* Is there room to remember one more buffer? */
+static bool can_hold(const struct net_pair *p)
+{
+	return p->n_held < NET_MAX_HELD && p->n_iov + NET_MAX_IOV <= NET_RX_IOV;
 }
 
 /* Takes buffers until `goal` bytes are held. True when they are. */
@@ -87,8 +110,7 @@ static bool hold_buffers(struct net_pair *p, uint32_t goal)
 {
 	struct virtqueue *vq = rx_queue(p);
 
-	while (p->held_bytes < goal && p->n_held < NET_MAX_HELD &&
-	       p->n_iov + NET_MAX_IOV <= NET_RX_IOV) {
+	while (p->held_bytes < goal && can_hold(p)) {
 		struct virtq_chain c;
 		struct iovec *iov = p->rx_iov + p->n_iov;
 
@@ -146,11 +168,12 @@ static void drop_waiting(struct net_pair *p)
 	p->waiting = 0;
 }
 
-/* A frame of len bytes lies in the held buffers, and, from `direct` on, in spill. */
+/* A frame of len bytes lies in the first `direct` bytes of the held buffers, its rest in spill. */
 static void deliver(struct net_pair *p, uint32_t len, uint64_t start_ns)
 {
 	unsigned n = buffers_for(p, len);
 
+	p->waiting = 0;
 	if (!virtio_has(&p->n->d, NET_F_MRG_RXBUF) && n != 1) {
 		iostats_add_error(&p->n->stats[NET_STAT_RX]); /* larger than a buffer */
 		return;
@@ -159,6 +182,8 @@ static void deliver(struct net_pair *p, uint32_t len, uint64_t start_ns)
 		p->waiting = len;
 		return;
 	}
+	if (len > p->direct)
+		iov_from_buf(p->rx_iov, p->n_iov, p->direct, p->spill, len - p->direct);
 	iostats_add(&p->n->stats[NET_STAT_RX], len - NET_HDR_BYTES, now_monotonic_ns() - start_ns);
 	release_buffers(p, n, len);
 }
@@ -171,41 +196,58 @@ static bool deliver_waiting(struct net_pair *p)
 	if (!len)
 		return true;
 	if (!hold_buffers(p, len)) {
-		if (p->n_held < NET_MAX_HELD)
+		if (can_hold(p))
 			return false;
 		drop_waiting(p); /* buffers so small that no number of them will do */
 		return true;
 	}
-	iov_from_buf(p->rx_iov, p->n_iov, p->direct, p->spill, len - p->direct);
-	p->waiting = 0;
 	deliver(p, len, now_monotonic_ns());
 	return true;
+}
+
+/* Reads a frame into buffers for `goal` bytes and spill behind them. */
+static ssize_t read_frame(struct net_pair *p, uint32_t goal)
+{
+	struct netdev *dev = p->n->dev;
+	unsigned n = 0;
+	struct iovec next;
+	ssize_t len;
+
+	p->direct = 0;
+	for (unsigned i = 0; i < p->n_held && p->direct < goal; i++) {
+		n += p->held[i].n_iov;
+		p->direct += p->held[i].bytes;
+	}
+	next = p->rx_iov[n]; /* of a held buffer, or the spare one */
+	p->rx_iov[n] = (struct iovec){ p->spill, SPILL_BYTES };
+	len = dev->ops->receive(dev, p->index, p->rx_iov, n + 1);
+	p->rx_iov[n] = next;
+	return len;
 }
 
 /* Reads one frame. 1, 0: there is none, or no room for it, negative errno. */
 static int receive_one(struct net_pair *p, uint64_t start_ns)
 {
-	struct netdev *dev = p->n->dev;
+	uint32_t goal = rx_goal(p);
 	ssize_t len;
 
 	if (!deliver_waiting(p))
 		return 0;
-	hold_buffers(p, rx_goal(p));
+	hold_buffers(p, goal);
 	if (!p->n_held)
 		return 0;
-	if (!p->held_bytes) {
-		release_buffers(p, p->n_held, 0); /* buffers without room */
+	if (!p->held[0].bytes) {
+		release_buffers(p, 1, 0); /* a buffer without room */
 		return 1;
 	}
-	p->rx_iov[p->n_iov] = (struct iovec){ p->spill, SPILL_BYTES };
-	len = dev->ops->receive(dev, p->index, p->rx_iov, p->n_iov + 1);
+	len = read_frame(p, goal);
 	if (len == -EAGAIN || len == -ENETDOWN)
 		return (int)len;
 	if (len < (ssize_t)(NET_HDR_BYTES + NET_MIN_FRAME) || len > SPILL_BYTES) {
 		iostats_add_error(&p->n->stats[NET_STAT_RX]);
 		return 1;
 	}
-	p->direct = MIN_OF(p->held_bytes, (uint32_t)len);
+	learn_goal(p, (uint32_t)len);
 	deliver(p, (uint32_t)len, start_ns);
 	return 1;
 }
@@ -355,6 +397,7 @@ int net_pair_start(struct net_pair *p)
 	}
 	if (p->watched || !link_up(p))
 		return 0;
+	p->goal = SMALL_BYTES;
 	p->events = EPOLLIN;
 	p->watch = (struct io_watch){ .fd = n->dev->ops->fd(n->dev, p->index), .ready = net_ready };
 	ret = ioloop_watch(n->d.loop, &p->watch, p->events);

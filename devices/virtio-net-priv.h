@@ -31,6 +31,8 @@ struct net_pair {
 	struct net_held held[NET_MAX_HELD];
 	unsigned n_held, n_iov;
 	uint32_t held_bytes;
+	uint32_t goal;                       /* bytes of buffers a frame is read into */
+	unsigned n_small;                    /* small frames since the last large one */
 	struct iovec rx_iov[NET_RX_IOV + 1]; /* + 1: spill */
 	uint32_t waiting, direct;            /* bytes of that frame; of those, in buffers already */
 	uint8_t *spill;
