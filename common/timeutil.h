@@ -18,6 +18,15 @@ static inline uint64_t now_monotonic_us(void)
 	return clock_us(CLOCK_MONOTONIC);
 }
 
+/* As now_monotonic_us(), in nanoseconds. */
+static inline uint64_t now_monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 /* Microseconds since 1970-01-01 UTC. */
 static inline uint64_t now_wall_us(void)
 {

@@ -22,21 +22,27 @@ struct bus_region_ops {
 
 struct bus_region {
 	const struct bus_region_ops *ops;
-	uint64_t base, bytes;
+	uint64_t base, bytes;   /* constant while it is on a bus */
+	_Atomic unsigned users; /* handlers at work; kept by the bus */
 };
 
 struct bus {
 	pthread_rwlock_t lock;
 	struct bus_region **regions; /* sorted by base; borrowed regions */
 	size_t n;
-	uint64_t misses; /* accesses that hit nothing; atomic */
+	uint64_t misses;           /* accesses that hit nothing; atomic */
+	pthread_mutex_t idle_lock; /* for bus_remove(), which waits for handlers */
+	pthread_cond_t idle;
+	_Atomic unsigned waiters;
 };
 
 void bus_init(struct bus *b);
 void bus_deinit(struct bus *b);
-/* -EEXIST when it overlaps another one. The region stays its owner's. Any thread. */
+/* -EEXIST when it overlaps another one, -EINVAL when it is empty or wraps around, -ENOMEM. The
+ * region stays its owner's. Any thread. */
 int bus_add(struct bus *b, struct bus_region *r);
-/* No handler of r runs after this returns, except the caller's own. Any thread. */
+/* No handler of r runs after this returns, except the caller's own. Any thread, but one that holds
+ * no lock that r's handlers take. Nothing happens when r is on no bus. */
 void bus_remove(struct bus *b, struct bus_region *r);
 uint64_t bus_read(struct bus *b, uint64_t address, unsigned size);
 void bus_write(struct bus *b, uint64_t address, unsigned size, uint64_t value);

@@ -34,9 +34,13 @@ int ioloop_change(struct ioloop *l, struct io_watch *w, uint32_t epoll_events);
 /* No handler of w is called after this returns, not even for an event already fetched. */
 void ioloop_unwatch(struct ioloop *l, struct io_watch *w);
 
-/* Runs fn(arg) in the loop's thread between two handlers and waits for it; directly when called in
- * that thread, or while the loop is paused or not started. */
+/*
+ * Runs fn(arg) in the loop's thread between two handlers and waits for it; directly when called in
+ * that thread, or while the loop is paused or not started (such calls run one at a time). The
+ * caller may hold locks that nothing in the loop takes; a loop must not call one that calls it.
+ */
 void ioloop_call(struct ioloop *l, void (*fn)(void *arg), void *arg);
-/* After pause() no handler runs until resume(). Waits for the running one. Control thread. */
+/* After pause() no handler runs until resume(). Waits for the running one. Pauses are counted.
+ * Control thread. */
 void ioloop_pause(struct ioloop *l);
 void ioloop_resume(struct ioloop *l);

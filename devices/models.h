@@ -31,6 +31,11 @@ struct virtio_blk_config {
 	const char *serial; /* up to 20 bytes, or NULL */
 	unsigned n_queues;
 	struct io_limits limits;
+	bool no_io_uring; /* plain calls in the loop's thread, as where the kernel forbids it */
+	/* Told of each request that the host failed (ENOSPC, EIO, ...; error is positive), before
+	 * the guest gets its IOERR. In the loop. May be NULL. */
+	void (*on_error)(void *arg, bool write, int error);
+	void *on_error_arg;
 };
 /* Raw disks by io_uring (virtio-blk.c, blk-raw.c). */
 int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem,
@@ -88,5 +93,8 @@ int virtio_balloon_new(const struct virtio_balloon_config *c, const struct guest
                        struct ioloop *loop, struct virtio_device **ret);
 /* Pages (4 KiB) the guest is asked to give up. Any thread. */
 void virtio_balloon_set_target(struct virtio_device *d, uint64_t pages);
+/* Asks the guest for its figures every so many seconds; 0 (at first): only when they are looked at,
+ * so that an idle guest is left alone. Any thread. */
+void virtio_balloon_set_poll_interval(struct virtio_device *d, unsigned seconds);
 /* Pages it has given up. Any thread. */
 uint64_t virtio_balloon_actual(struct virtio_device *d);

@@ -23,7 +23,7 @@ struct state_out {
 
 void state_out_init(struct state_out *o);
 void state_out_deinit(struct state_out *o);
-/* Sections do not nest. name and instance have at most 31 bytes. */
+/* Sections do not nest. name and instance have at most 31 bytes; versions begin at 1. */
 void state_begin(struct state_out *o, const char *name, const char *instance, uint32_t version);
 void state_put_u8(struct state_out *o, uint8_t v);
 void state_put_u16(struct state_out *o, uint16_t v);
@@ -50,7 +50,8 @@ struct state_section {
 
 /* Checks magic, version, lengths, names, checksum. -EINVAL with err, the exact reason. */
 int state_open(struct state_in *in, const void *data, size_t len, struct vmd_error *err);
-/* The one section of that name and instance, of a version up to max_version. -ENOENT, -EINVAL. */
+/* The one section of that name and instance, of a version from 1 to max_version. -ENOENT, -EINVAL.
+ */
 int state_take(struct state_in *in, const char *name, const char *instance, uint32_t max_version,
                struct state_section *ret, struct vmd_error *err);
 /* 0 past the end, and failed is set. */

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+/*
+ * The guest: what it is made of, and in which state it is. All functions are the control thread's,
+ * unless they say otherwise.
+ */
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "devices/acpi-power.h"
+#include "devices/i8042.h"
+#include "devices/pci.h"
+#include "devices/pvpanic.h"
+#include "devices/rtc-cmos.h"
+#include "devices/serial-8250.h"
+#include "devices/test-device.h"
+#include "devices/virtio-pci.h"
+#include "vmm/guest-config.h"
+#include "vmm/irq.h"
+#include "vmm/memory.h"
+#include "vmm/vcpu.h"
+
+#define MACHINE_MAX_DEVICES (VMM_MAX_DISKS + VMM_MAX_NICS + 3)
+
+/* QMP's RunState, as far as it goes here. */
+enum machine_status {
+	MACHINE_INMIGRATE, /* waits for a saved state */
+	MACHINE_PRELAUNCH,
+	MACHINE_RUNNING,
+	MACHINE_PAUSED,
+	MACHINE_FINISH_MIGRATE, /* memory is being saved */
+	MACHINE_POSTMIGRATE,
+	MACHINE_INTERNAL_ERROR, /* a processor cannot go on */
+	MACHINE_PANICKED,
+	MACHINE_SHUTDOWN,
+	_MACHINE_STATUS_MAX
+};
+const char *machine_status_name(enum machine_status s);
+
+struct machine_device {
+	struct virtio_device *device;
+	struct virtio_pci *transport;
+	struct ioloop *loop; /* its own, or NULL */
+};
+
+struct control;
+
+struct machine {
+	const struct vmm_config *config; /* borrowed */
+	int vm_fd;
+	struct vm_memory memory;
+	struct bus pio, mmio;
+	struct kvm_irqs irqs;
+	struct vcpus vcpus;
+	struct pci_bus pci;
+	struct ioloop *io; /* the small devices', or NULL when there are none */
+	struct platform platform;
+	struct acpi_power power;
+	struct i8042 i8042;
+	struct rtc_cmos rtc;
+	struct pvpanic pvpanic;
+	struct serial serial;
+	struct test_device test;
+	bool has_serial, realized;
+	struct machine_device devices[MACHINE_MAX_DEVICES];
+	unsigned n_devices;
+	struct virtio_device *balloon; /* one of devices, or NULL */
+
+	enum machine_status status;
+	bool ever_ran;
+	int event_fd;             /* readable: something in pending */
+	_Atomic unsigned pending; /* bits of enum machine_event; any thread */
+	_Atomic int test_exit;
+	unsigned resets;
+	struct control *control; /* borrowed; told of every change */
+	int exit_status;         /* once status is MACHINE_SHUTDOWN */
+};
+
+/* Builds all but the processors, in the order in which it is written there. kvm_fd is not needed
+ * afterwards. */
+int machine_realize(struct machine *m, const struct vmm_config *c, struct vmd_error *err);
+void machine_free(struct machine *m);
+/* Threads of devices and processors. From here on other threads run. */
+int machine_start_threads(struct machine *m, struct vmd_error *err);
+/* Loads the kernel and makes the processors. */
+int machine_boot(struct machine *m, struct vmd_error *err);
+
+/* Runs on; -EPERM (wrong_state) when the state does not allow it. */
+int machine_cont(struct machine *m, struct vmd_error *err);
+/* Stands still, for the reason that becomes its status. Nothing when it does already. */
+void machine_stop(struct machine *m, enum machine_status reason);
+/* Begins anew, as the guest or the user wants it; runs on if it ran. */
+int machine_reset(struct machine *m, bool by_guest, struct vmd_error *err);
+int machine_nmi(struct machine *m, struct vmd_error *err);
+/* Deals with what other threads told (event_fd is readable). */
+void machine_handle_events(struct machine *m);
+/* The end: SHUTDOWN is told, status is MACHINE_SHUTDOWN. */
+void machine_shut_down(struct machine *m, bool by_guest, const char *reason, int exit_status);
+bool machine_is_running(const struct machine *m);
+
+/* Devices only (machine-devices.c). */
+int machine_add_devices(struct machine *m, struct vmd_error *err);
+void machine_remove_devices(struct machine *m);
+int machine_start_loops(struct machine *m);
+/* Quiet, and on again; vCPUs are parked. */
+void machine_pause_devices(struct machine *m);
+void machine_resume_devices(struct machine *m);
+void machine_reset_devices(struct machine *m);
+int machine_save_devices(struct machine *m, struct state_out *o);
+int machine_load_devices(struct machine *m, struct state_in *in, struct vmd_error *err);
+/* Whether another process has the guest's memory mapped (vhost-user). */
+bool machine_shares_memory(const struct machine *m);
