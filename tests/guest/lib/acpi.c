@@ -6,6 +6,7 @@
 #define SPACE_MEMORY 0
 #define SPACE_PORT   1
 #define MADT_LAPIC   0
+#define MADT_IOAPIC  1
 #define MADT_X2APIC  9
 #define CPU_ENABLED  1
 #define AML_NAME     0x08
@@ -156,16 +157,24 @@ void acpi_register_write(const struct acpi_address *a, uint64_t value)
 		mmio_write8(a->address, (uint8_t)value);
 }
 
-unsigned acpi_cpus(uint32_t *ids, unsigned max)
+/* The MADT's next entry after p (NULL: the first), or NULL. */
+static const uint8_t *madt_next(const uint8_t *p)
 {
 	const struct acpi_madt *madt = acpi_find("APIC");
-	const uint8_t *p, *end;
-	unsigned n = 0;
+	const uint8_t *end;
 
 	if (!madt)
-		return 0;
+		return NULL;
 	end = (const uint8_t *)madt + madt->header.length;
-	for (p = madt->entries; p + 2 <= end && p[1] >= 2; p += p[1]) {
+	p = p ? p + p[1] : madt->entries;
+	return p + 2 <= end && p[1] >= 2 && p + p[1] <= end ? p : NULL;
+}
+
+unsigned acpi_cpus(uint32_t *ids, unsigned max)
+{
+	unsigned n = 0;
+
+	for (const uint8_t *p = NULL; (p = madt_next(p));) {
 		uint32_t id = 0, flags = 0;
 
 		if (p[0] == MADT_LAPIC) {
@@ -179,4 +188,15 @@ unsigned acpi_cpus(uint32_t *ids, unsigned max)
 			ids[n++] = id;
 	}
 	return n;
+}
+
+bool acpi_ioapic(uint32_t *ret_address, uint32_t *ret_first_gsi)
+{
+	for (const uint8_t *p = NULL; (p = madt_next(p));)
+		if (p[0] == MADT_IOAPIC) {
+			memcpy(ret_address, p + 4, 4);
+			memcpy(ret_first_gsi, p + 8, 4);
+			return true;
+		}
+	return false;
 }

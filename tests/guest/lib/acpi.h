@@ -81,3 +81,5 @@ uint64_t acpi_register_read(const struct acpi_address *a);
 void acpi_register_write(const struct acpi_address *a, uint64_t value);
 /* APIC ids of usable processors; their count, at most max. */
 unsigned acpi_cpus(uint32_t *ids, unsigned max);
+/* The first I/O APIC; false when there is none. */
+bool acpi_ioapic(uint32_t *ret_address, uint32_t *ret_first_gsi);

@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "irq.h"
 
+#include "acpi.h"
 #include "guest.h"
 
-#define APIC_BASE         0xFEE00000u
-#define APIC_ID           (APIC_BASE + 0x20)
-#define APIC_EOI          (APIC_BASE + 0xB0)
-#define APIC_SPURIOUS     (APIC_BASE + 0xF0)
-#define APIC_COMMAND      (APIC_BASE + 0x300)
-#define APIC_COMMAND_HIGH (APIC_BASE + 0x310)
-#define APIC_TIMER        (APIC_BASE + 0x320)
-#define APIC_LINT0        (APIC_BASE + 0x350)
-#define APIC_TIMER_COUNT  (APIC_BASE + 0x380)
-#define APIC_TIMER_DIVIDE (APIC_BASE + 0x3E0)
-#define APIC_ENABLED      0x100
-#define APIC_DIVIDE_BY_1  0x0B
-#define APIC_MASKED       0x10000
-#define PIC1_MASK         0x21
-#define PIC2_MASK         0xA1
-#define COMMAND_BUSY      (1u << 12)
+#define APIC_BASE          0xFEE00000u
+#define APIC_ID            (APIC_BASE + 0x20)
+#define APIC_EOI           (APIC_BASE + 0xB0)
+#define APIC_SPURIOUS      (APIC_BASE + 0xF0)
+#define APIC_COMMAND       (APIC_BASE + 0x300)
+#define APIC_COMMAND_HIGH  (APIC_BASE + 0x310)
+#define APIC_TIMER         (APIC_BASE + 0x320)
+#define APIC_LINT0         (APIC_BASE + 0x350)
+#define APIC_TIMER_COUNT   (APIC_BASE + 0x380)
+#define APIC_TIMER_DIVIDE  (APIC_BASE + 0x3E0)
+#define APIC_ENABLED       0x100
+#define APIC_DIVIDE_BY_1   0x0B
+#define APIC_MASKED        0x10000
+#define PIC1_MASK          0x21
+#define PIC2_MASK          0xA1
+#define IOAPIC_DATA        0x10
+#define IOAPIC_REDIRECTION 0x10
+#define COMMAND_BUSY       (1u << 12)
 
 #define VECTORS         256
 #define FIRST_INTERRUPT 32
@@ -112,6 +115,20 @@ void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg)
 {
 	vectors[vector].arg = arg;
 	vectors[vector].handler = handler;
+}
+
+bool ioapic_route(unsigned gsi, uint8_t vector)
+{
+	uint32_t base, first;
+
+	if (!acpi_ioapic(&base, &first) || gsi < first)
+		return false;
+	apic_init();
+	mmio_write32(base, IOAPIC_REDIRECTION + (gsi - first) * 2 + 1);
+	mmio_write32(base + IOAPIC_DATA, apic_id() << 24);
+	mmio_write32(base, IOAPIC_REDIRECTION + (gsi - first) * 2);
+	mmio_write32(base + IOAPIC_DATA, vector);
+	return true;
 }
 
 uint32_t apic_id(void)

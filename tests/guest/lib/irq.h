@@ -27,6 +27,9 @@ uint8_t irq_vector_new(void);
 uint64_t irq_count(uint8_t vector);
 /* Calls handler in the interrupt of that vector. */
 void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg);
+/* Global interrupt gsi, edge-triggered, comes to this processor as the vector. false without an
+ * I/O APIC. */
+bool ioapic_route(unsigned gsi, uint8_t vector);
 /* The APIC id of this processor. */
 uint32_t apic_id(void);
 /* Sends an inter-processor interrupt by the low half of the command register. */
