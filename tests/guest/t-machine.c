@@ -30,9 +30,11 @@ static uint64_t touch_address(uint64_t mib)
 /* All words are written before any is read: two addresses that are the same memory are found. */
 static bool touch_range(uint64_t start, uint64_t end)
 {
-	for (uint64_t mib = start; mib < end; mib += MIB)
+	uint64_t step = option_number("step", MIB);
+
+	for (uint64_t mib = start; mib < end; mib += step)
 		mmio_write64(touch_address(mib), mib_word(mib));
-	for (uint64_t mib = start; mib < end; mib += MIB) {
+	for (uint64_t mib = start; mib < end; mib += step) {
 		uint64_t v = mmio_read64(touch_address(mib));
 
 		if (v != mib_word(mib))
@@ -52,8 +54,9 @@ static bool check_overlaps(const struct memory_range *map, size_t n)
 	return true;
 }
 
-/* Prints the map; writes and reads every MiB of RAM that the image itself does not use. Memory that
- * is shown but not there, or there twice, is found. */
+/* Prints the map; writes and reads every MiB, or every step=N, of RAM that the image itself does
+ * not use. Memory that is shown but not there, or there twice, is found. ram=N is how much there
+ * is. */
 bool test_memory(void)
 {
 	size_t n;
