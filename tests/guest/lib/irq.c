@@ -111,6 +111,11 @@ uint64_t irq_count(uint8_t vector)
 	return __atomic_load_n(&vectors[vector].count, __ATOMIC_ACQUIRE);
 }
 
+void irq_serve(void)
+{
+	__asm__ volatile("sti; nop; nop; cli" : : : "memory");
+}
+
 void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg)
 {
 	vectors[vector].arg = arg;

@@ -25,6 +25,8 @@ void apic_timer(uint32_t ns);
 /* A vector that is nobody's yet; its interrupts are counted. */
 uint8_t irq_vector_new(void);
 uint64_t irq_count(uint8_t vector);
+/* Serves the interrupts that are pending. */
+void irq_serve(void);
 /* Calls handler in the interrupt of that vector. */
 void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg);
 /* Global interrupt gsi, edge-triggered, comes to this processor as the vector. false without an
