@@ -152,6 +152,13 @@ static void vga_hole(struct ring *r)
 {
 	one(r, VGA_HOLE, GOOD_BYTES, r->flags);
 }
+/* What an obedient device does to a balloon's guest is its end: frame numbers are read from
+ * anywhere. */
+static bool would_hurt(const struct ring *r)
+{
+	return !option("strict") && r->v->kind->type == VIRTIO_BALLOON;
+}
+
 /*
  * QEMU 7.2's devices write to other devices and to themselves, which is an interrupt of a random
  * vector or the end of QEMU, and of a buffer that is too long they fill what is RAM. So the device
@@ -159,7 +166,8 @@ static void vga_hole(struct ring *r)
  */
 static void risky(struct ring *r, uint64_t address, uint32_t len)
 {
-	one(r, address, len, option("strict") ? r->flags : 0);
+	if (!would_hurt(r))
+		one(r, address, len, option("strict") ? r->flags : 0);
 }
 static void on_apic(struct ring *r)
 {
@@ -214,12 +222,10 @@ static void sum_over_4g(struct ring *r)
 	uint64_t bytes = (ram_top() - MIB) & ~(MIB - 1);
 	unsigned n = (unsigned)((1ull << 32) / bytes) + 1;
 
-	if (!option("strict") && r->v->kind->type == VIRTIO_BALLOON)
-		n = 0;
 	n = n < r->q->size ? n : r->q->size;
 	for (unsigned i = 0; i < n; i++)
 		put_desc(r->q, i, MIB, (uint32_t)bytes, i + 1 < n ? DESC_NEXT : 0, i + 1);
-	if (n > 0)
+	if (!would_hurt(r))
 		virtq_publish(r->q, 0);
 }
 static void wrong_way(struct ring *r)
