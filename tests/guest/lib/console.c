@@ -18,7 +18,7 @@ static volatile uint32_t print_lock;
 static void uart_init(void)
 {
 	out8(UART_LCR, 0x03);     /* 8n1 */
-	out8(UART_IIR_FCR, 0x07); /* FIFOs on and empty */
+	out8(UART_IIR_FCR, 0x01); /* FIFOs on, which empties them */
 	out8(UART_MCR, 0x0B);
 	uart_ready = true;
 }
