@@ -7,7 +7,7 @@
 #
 # Disks: 0 is writable, 1 is read-only. The virtio console's port reads CONSOLE_LINES.
 # Environment: MACHINE (q35), ACCEL (tcg), CPU (max), CPUS (2), MEMORY (64M), QEMU_EXTRA (more
-# arguments), CONSOLE_LINES ("hello", "end").
+# arguments), CONSOLE_LINES ("hello", "end"), TIMEOUT (60 s).
 set -u
 if [ $# -lt 2 ]; then
 	sed -n '3,11s/^# \{0,1\}//p' "$0"
@@ -65,5 +65,6 @@ esac
 # shellcheck disable=SC2206 # words, on purpose
 args+=(${QEMU_EXTRA:-})
 
-qemu-system-x86_64 "${args[@]}" | tee "$work/serial"
+# A hostile guest can bring QEMU to where it hears no polite signal.
+timeout --foreground -k 5 "${TIMEOUT:-60}" qemu-system-x86_64 "${args[@]}" | tee "$work/serial"
 grep -q '^guest: done' "$work/serial" && ! grep -q '^guest: .* FAIL' "$work/serial"
