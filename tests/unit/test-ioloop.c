@@ -8,8 +8,11 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/macros.h"
@@ -182,24 +185,60 @@ Test(ioloop, an_event_already_fetched_is_not_delivered_after_unwatch)
 	counter_deinit(&b);
 }
 
+/* A thread that waits for the loop; told apart from one that is only about to, by its state. */
+struct waiter {
+	pthread_t thread;
+	atomic_int tid;
+	atomic_bool returned;
+	pthread_t where; /* the call ran there */
+};
+
 static void *call_in_thread(void *arg)
 {
-	ioloop_call(loop, note_thread, arg);
+	struct waiter *w = arg;
+
+	w->tid = (int)syscall(SYS_gettid);
+	ioloop_call(loop, note_thread, &w->where);
+	w->returned = true;
 	return NULL;
 }
 
 static void *pause_in_thread(void *arg)
 {
+	struct waiter *w = arg;
+
+	w->tid = (int)syscall(SYS_gettid);
 	ioloop_pause(loop);
-	*(atomic_bool *)arg = true;
+	w->returned = true;
 	return NULL;
+}
+
+static char state_of(int tid)
+{
+	char path[64], line[128] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	f = fopen(path, "r");
+	if (f) {
+		(void)!fgets(line, sizeof(line), f);
+		fclose(f);
+	}
+	return strrchr(line, ')') ? strrchr(line, ')')[2] : '?';
+}
+
+/* Starts it, and returns when it sleeps: nothing on its way makes it do so but waiting. */
+static void start_waiter(struct waiter *w, void *(*run)(void *))
+{
+	pthread_create(&w->thread, NULL, run, w);
+	while (!w->tid || state_of(w->tid) != 'S')
+		sched_yield();
 }
 
 Test(ioloop, pause_waits_for_the_running_handler_and_unwatch_reaches_its_batch)
 {
 	struct counter a, b, *first, *second;
-	atomic_bool paused = false;
-	pthread_t t;
+	struct waiter w = { 0 };
 
 	counter_init(&a);
 	counter_init(&b);
@@ -213,12 +252,10 @@ Test(ioloop, pause_waits_for_the_running_handler_and_unwatch_reaches_its_batch)
 		sched_yield();
 	first = a.n ? &a : &b;
 	second = a.n ? &b : &a;
-	pthread_create(&t, NULL, pause_in_thread, &paused);
-	for (unsigned i = 0; i < 100; i++)
-		sched_yield();
-	cr_expect_not(paused, "a handler is running");
+	start_waiter(&w, pause_in_thread);
+	cr_expect_not(w.returned, "a handler is running");
 	sem_post(&first->go);
-	pthread_join(t, NULL);
+	pthread_join(w.thread, NULL);
 	/* Parked between the two handlers of one batch. */
 	cr_expect_eq(second->n, 0u);
 	ioloop_unwatch(loop, &second->watch);
@@ -303,8 +340,8 @@ Test(ioloop, calls_from_many_threads_while_it_is_paused_and_resumed)
 
 Test(ioloop, a_call_waits_for_one_handler_and_not_for_a_batch)
 {
-	struct counter a, b;
-	pthread_t t, where;
+	struct counter a, b, *first;
+	struct waiter w = { 0 };
 
 	counter_init(&a);
 	counter_init(&b);
@@ -316,18 +353,14 @@ Test(ioloop, a_call_waits_for_one_handler_and_not_for_a_batch)
 	cr_assert_eq(ioloop_start(loop), 0);
 	while (a.n + b.n == 0)
 		sched_yield();
-	pthread_create(&t, NULL, call_in_thread, &where);
-	/* The call returns although only one of the two handlers is let go on: a lost race with its
-	 * creation only makes this test weaker, not wrong. */
-	for (unsigned i = 0; i < 1000; i++)
-		sched_yield();
-	sem_post(a.n ? &a.go : &b.go);
-	while (a.n + b.n < 2)
-		sched_yield();
+	first = a.n ? &a : &b;
+	start_waiter(&w, call_in_thread);
+	/* It returns although the second handler does not. */
+	sem_post(&first->go);
+	pthread_join(w.thread, NULL);
+	cr_expect_not(pthread_equal(w.where, pthread_self()));
 	sem_post(&a.go);
 	sem_post(&b.go);
-	pthread_join(t, NULL);
-	cr_expect_not(pthread_equal(where, pthread_self()));
 	tear_down();
 	counter_deinit(&a);
 	counter_deinit(&b);
