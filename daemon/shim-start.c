@@ -15,6 +15,7 @@
 #include "common/shim-proto.h"
 #include "common/timeutil.h"
 #include "daemon/engine.h"
+#include "daemon/scope.h"
 #include "daemon/shim-private.h"
 
 #define DEFAULT_TIMEOUT_MS 30000
@@ -31,6 +32,7 @@ struct starting {
 	size_t n_fds;
 	int next_fd;
 	int doc_fd, ready_fd, pidfd;
+	int gate_fd, opened_fd; /* the shim waits until the first is closed, reading the second */
 	uint64_t deadline_us;
 };
 
@@ -39,6 +41,8 @@ static void starting_deinit(struct starting *st)
 	cleanup_close_p(&st->doc_fd);
 	cleanup_close_p(&st->ready_fd);
 	cleanup_close_p(&st->pidfd);
+	cleanup_close_p(&st->gate_fd);
+	cleanup_close_p(&st->opened_fd);
 }
 #define cleanup_starting __attribute__((cleanup(starting_deinit)))
 
@@ -98,6 +102,7 @@ static json_t *build_doc(struct starting *st)
 	                "name", p->name, "runtime_dir", p->runtime_dir, "state_dir", p->state_dir,
 	                "ready_fd", READY_FD);
 	if (!doc || !put_fd(st, doc, "lock_fd", p->lock_fd) ||
+	    !put_fd(st, doc, "gate_fd", st->opened_fd) ||
 	    !put_fd(st, doc, "qmp_fd", st->launch->qmp_fd) ||
 	    !put_fd(st, doc, "console_fd", st->launch->console_fd) ||
 	    !jsonx_set(doc, "procs", procs_json(st)))
@@ -181,6 +186,28 @@ static int watch_shim(int pidfd)
 	return 0;
 }
 
+/* Under a service manager, the shim starts nothing before it has left vmd's control group. */
+static int make_gate(struct starting *st, struct vmd_error *err)
+{
+	int pipes[2];
+
+	if (!scope_is_wanted())
+		return 0;
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return error_set_errno(err, errno, "cannot start vmd-shim");
+	st->opened_fd = pipes[0];
+	st->gate_fd = pipes[1];
+	return 0;
+}
+
+static void pass_gate(struct starting *st, pid_t pid)
+{
+	if (st->gate_fd < 0)
+		return;
+	scope_enter(pid, st->params->uuid, st->params->name);
+	cleanup_close_p(&st->gate_fd);
+}
+
 static int spawn_shim(struct starting *st, struct vmd_error *err)
 {
 	const char *path = getenv("VMD_SHIM");
@@ -216,6 +243,7 @@ static int spawn_shim(struct starting *st, struct vmd_error *err)
 		(void)proc_signal(st->pidfd, SIGKILL);
 		return error_set_errno(err, -r, "cannot start vmd-shim");
 	}
+	pass_gate(st, pid);
 	return 0;
 }
 
@@ -339,7 +367,9 @@ int shim_start(const struct shim_params *params, const struct launch *launch,
 		                                .next_fd = FIRST_FD,
 		                                .doc_fd = -EBADF,
 		                                .ready_fd = -EBADF,
-		                                .pidfd = -EBADF };
+		                                .pidfd = -EBADF,
+		                                .gate_fd = -EBADF,
+		                                .opened_fd = -EBADF };
 	int64_t timeout_ms = params->timeout_ms > 0 ? params->timeout_ms : DEFAULT_TIMEOUT_MS;
 	cleanup_with(shim_free) struct shim *s = NULL;
 	int r;
@@ -351,7 +381,8 @@ int shim_start(const struct shim_params *params, const struct launch *launch,
 	if (r < 0)
 		return error_set_errno(err, -r, "cannot start the guest");
 	s->starting = true;
-	if ((r = write_doc(&st, err)) < 0 || (r = spawn_shim(&st, err)) < 0)
+	if ((r = make_gate(&st, err)) < 0 || (r = write_doc(&st, err)) < 0 ||
+	    (r = spawn_shim(&st, err)) < 0)
 		return r;
 	if ((r = read_ready(&st, err)) < 0 || (r = shim_connect(s, time_left_ms(&st), err)) < 0 ||
 	    (r = wait_engine(&st, s, err)) < 0) {

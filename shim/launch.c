@@ -191,6 +191,7 @@ static int read_members(struct shim *s, struct launch_doc *doc, struct vmd_error
 	    (r = get_number(root, "ring_bytes", 4096, 64 << 20, 256 << 10, &ring, err)) < 0 ||
 	    (r = get_fd(root, "ready_fd", &doc->ready_fd, err)) < 0 ||
 	    (r = get_fd(root, "lock_fd", &doc->lock_fd, err)) < 0 ||
+	    (r = get_fd(root, "gate_fd", &doc->gate_fd, err)) < 0 ||
 	    (r = get_fd(root, "qmp_fd", &s->qmp_fd, err)) < 0 ||
 	    (r = get_fd(root, "console_fd", &s->console.fd, err)) < 0)
 		return r;

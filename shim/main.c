@@ -252,6 +252,16 @@ static int write_identity(struct shim *s, struct vmd_error *err)
 	return r < 0 ? error_set_errno(err, -r, "cannot write '%s/shim.json'", s->runtime_dir) : 0;
 }
 
+/* vmd moves us into a control group of our own first; should it die meanwhile, that opens the gate.
+ */
+static void wait_for_gate(int gate_fd)
+{
+	char byte;
+
+	while (gate_fd >= 0 && read(gate_fd, &byte, 1) < 0 && errno == EINTR)
+		;
+}
+
 static int start(struct shim *s, struct launch_doc *doc, char *step, size_t step_len,
                  struct vmd_error *err)
 {
@@ -263,6 +273,7 @@ static int start(struct shim *s, struct launch_doc *doc, char *step, size_t step
 		snprintf(step, step_len, "%s", name);
 		return r;
 	}
+	wait_for_gate(doc->gate_fd);
 	r = launch_spawn(s, doc, &name, err);
 	if (r < 0) {
 		snprintf(step, step_len, "spawn %s", name);
@@ -320,7 +331,7 @@ static int usage(const char *option)
 
 int main(int argc, char **argv)
 {
-	struct launch_doc doc = { .ready_fd = -EBADF, .lock_fd = -EBADF };
+	struct launch_doc doc = { .ready_fd = -EBADF, .lock_fd = -EBADF, .gate_fd = -EBADF };
 	struct vmd_error err = VMD_ERROR_INIT;
 	char step[64] = "";
 	int r;

@@ -79,7 +79,7 @@ struct console {
 
 struct launch_doc {
 	json_t *root;
-	int ready_fd, lock_fd;
+	int ready_fd, lock_fd, gate_fd;
 	uint64_t log_max_bytes;
 	unsigned log_files;
 };
