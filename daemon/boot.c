@@ -13,7 +13,9 @@
 #include "common/log.h"
 #include "common/procutil.h"
 #include "daemon/guest-run.h"
+#include "daemon/notify.h"
 #include "daemon/power.h"
+#include "daemon/scope.h"
 #include "daemon/store.h"
 #include "daemon/vmd.h"
 
@@ -138,7 +140,7 @@ static int ask_manager(void *arg UNUSED)
 	sd_bus *bus = NULL;
 	int stopping = 0;
 
-	if (sd_bus_open_system(&bus) < 0)
+	if (scope_open_bus(&bus) < 0)
 		return 0;
 	if (sd_bus_get_property_string(bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
 	                               "org.freedesktop.systemd1.Manager", "SystemState", &error,
@@ -172,6 +174,9 @@ static void stop_one(void *arg)
 
 void boot_stop_guests(struct vmd *vmd)
 {
+	enum {
+		EXTEND_MS = 15000
+	};
 	struct start_group group = { .running = 0 };
 	struct guest *g;
 
@@ -193,7 +198,14 @@ void boot_stop_guests(struct vmd *vmd)
 			free(s);
 		}
 	}
-	while (group.running)
-		if (waitq_wait(&group.done, -1) < 0)
+	/* Every guest has a deadline of its own, so the service manager's does not count meanwhile.
+	 */
+	while (group.running) {
+		int r;
+
+		notify_extend(EXTEND_MS);
+		r = waitq_wait(&group.done, EXTEND_MS / 3);
+		if (r < 0 && r != -ETIMEDOUT)
 			break;
+	}
 }

@@ -74,6 +74,11 @@ void notify_stopping(const char *format, ...)
 	va_end(args);
 }
 
+void notify_extend(uint64_t ms)
+{
+	sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)ms * 1000);
+}
+
 void notify_status(const char *format, ...)
 {
 	va_list args;

@@ -5,6 +5,7 @@
  * the watchdog's sign of life. Without a service manager all of it does nothing.
  */
 #include <ev.h>
+#include <stdint.h>
 
 #include "common/macros.h"
 
@@ -29,5 +30,7 @@ void notify_ready(const char *format, ...) PRINTF_LIKE(1, 2);
 void notify_reloading(void);
 /* Shutting down. */
 void notify_stopping(const char *format, ...) PRINTF_LIKE(1, 2);
+/* Stopping (or starting) takes longer: the service manager waits for so long from now on. */
+void notify_extend(uint64_t ms);
 /* One line for people, shown by systemctl status. */
 void notify_status(const char *format, ...) PRINTF_LIKE(1, 2);
