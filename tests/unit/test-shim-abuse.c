@@ -96,6 +96,7 @@ static void bad_documents(struct fx *fx)
 		{ HEAD PROC("[[2,5]]"), "no open descriptor" },
 		{ HEAD ",\"qmp_fd\":99" PROC("[]"), "'qmp_fd'" },
 		{ HEAD ",\"lock_fd\":\"4\"" PROC("[]"), "'lock_fd'" },
+		{ HEAD ",\"gate_fd\":99" PROC("[]"), "'gate_fd'" },
 		{ HEAD ",\"ring_bytes\":1" PROC("[]"), "'ring_bytes'" },
 		{ HEAD ",\"ring_bytes\":99999999999" PROC("[]"), "'ring_bytes'" },
 		{ HEAD ",\"log_files\":0" PROC("[]"), "'log_files'" },
@@ -171,6 +172,52 @@ static void fuzz(struct fx *fx)
 Test(shim_abuse, fuzzed_launch_documents)
 {
 	fx_run(fuzz);
+}
+
+/* vmd moves the shim into a control group of its own before it opens the gate. */
+static void gate(struct fx *fx)
+{
+	char *argv[] = { (char *)"vmd-shim", (char *)"test", NULL };
+	cleanup_close int fd = memfd_create("doc", MFD_CLOEXEC), pidfd = -EBADF;
+	int told[2], gates[2];
+	struct spawn_fd fds[3];
+	struct spawn_spec spec = {
+		.path = getenv("VMD_SHIM"), .argv = argv, .fds = fds, .n_fds = 3, .null_stdio = true
+	};
+	char doc[1024], output[512];
+	struct proc_status status;
+	pid_t pid;
+	int len =
+		snprintf(doc, sizeof(doc),
+	                 "{\"version\":1,\"uuid\":\"" FX_UUID "\",\"name\":\"test\","
+	                 "\"runtime_dir\":\"%s\",\"state_dir\":\"%s\",\"ready_fd\":4,\"gate_fd\":5,"
+	                 "\"procs\":[{\"name\":\"engine\",\"argv\":[\"/bin/sleep\",\"60\"],"
+	                 "\"fds\":[],\"vital\":true}]}",
+	                 fx->run, fx->state);
+
+	cr_assert_eq(fd_write_all(fd, doc, (size_t)len), 0);
+	cr_assert_eq(pipe2(told, O_CLOEXEC), 0);
+	cr_assert_eq(pipe2(gates, O_CLOEXEC), 0);
+	fds[0] = (struct spawn_fd){ fd, 3 };
+	fds[1] = (struct spawn_fd){ told[1], 4 };
+	fds[2] = (struct spawn_fd){ gates[0], 5 };
+	cr_assert_eq(proc_spawn(&spec, &pid, &pidfd, NULL), 0);
+	close(told[1]);
+	close(gates[0]);
+	cr_assert_eq(fiber_wait_fd(told[0], EV_READ, 500), -ETIMEDOUT, "it did not wait");
+	close(gates[1]);
+	cr_assert_eq(fiber_wait_fd(told[0], EV_READ, 10000), 0);
+	cr_assert_gt(fd_read_all(told[0], output, sizeof(output) - 1), 0);
+	cr_assert_eq(strncmp(output, "{\"ok\":true", 10), 0);
+	close(told[0]);
+	cr_assert_eq(proc_signal(pidfd, SIGKILL), 0);
+	cr_assert_eq(fiber_wait_fd(pidfd, EV_READ, 10000), 0);
+	cr_assert_eq(proc_reap(pidfd, &status), 1);
+}
+
+Test(shim_abuse, nothing_starts_before_the_gate_opens)
+{
+	fx_run(gate);
 }
 
 static int connect_raw(const struct fx *fx)
