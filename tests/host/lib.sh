@@ -86,7 +86,7 @@ make_guest() {
 
 booted() { vmctl wait --for login --timeout 120s "$@"; }
 last_beat() { vmctl logs "$1" | tr -d '\r' | sed -n 's/.*vmd-guest: beat \([0-9]*\)$/\1/p' | tail -n 1; }
-beats_past() { [ "$(last_beat "$1")" -gt "$2" ]; }
+beats_past() { [ "$(last_beat "$1" | grep . || echo 0)" -gt "${2:-0}" ]; }
 
 # The same process as before, and its console goes on: NAME PID BEAT.
 lives_on() {

@@ -79,7 +79,7 @@ check "watchdog: armed" unit_is vmd.service WatchdogUSec 1min
 check "guest boots" booted web
 pid=$(of web .pid) beat=$(last_beat web)
 mkdir -p /run/systemd/system/vmd.service.d
-printf '[Service]\nWatchdogSec=3\nTimeoutAbortSec=3\n' >/run/systemd/system/vmd.service.d/watchdog.conf
+printf '[Service]\nWatchdogSec=10\nTimeoutAbortSec=3\n' >/run/systemd/system/vmd.service.d/watchdog.conf
 systemctl daemon-reload
 systemctl restart vmd
 old=$(vmd_pid)
@@ -87,7 +87,8 @@ kill -STOP "$old"
 check "watchdog: a vmd that hangs is replaced" within 60 other_vmd_than "$old"
 check "watchdog: by its time-out" sh -c 'journalctl -u vmd | grep -q "Watchdog timeout"'
 check "watchdog: the guest lives on" lives_on web "$pid" "$beat"
-old=$(vmd_pid)
-within 12 false >/dev/null
-check "watchdog: a vmd that works stays" is "$(vmd_pid)" "$old"
+old=$(vmd_pid) ping=$(unit vmd.service WatchdogTimestampMonotonic)
+pinged_since() { [ "$(unit vmd.service WatchdogTimestampMonotonic)" -gt "$1" ]; }
+check "watchdog: a vmd that works says so" within 10 pinged_since "$ping"
+check "watchdog: and stays" is "$(vmd_pid)" "$old"
 finish
