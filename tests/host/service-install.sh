@@ -76,6 +76,7 @@ check "it counts, too" is "$(batch)" 79
 
 # Watchdog: the unit's own, then a short one.
 check "watchdog: armed" unit_is vmd.service WatchdogUSec 1min
+note "engine: $(of web '.engine.accel + ", " + .engine.reason')"
 check "guest boots" booted web
 pid=$(of web .pid) beat=$(last_beat web)
 mkdir -p /run/systemd/system/vmd.service.d
