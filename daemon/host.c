@@ -18,7 +18,7 @@
 #include "daemon/fiber.h"
 
 #define DEFAULT_PATH    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define PROBE_TIME_US   10000000u
+#define PROBE_TIME_US   20000000u
 #define PROBE_REPLY_MAX 8192u
 
 /* Looks for an executable file in a list of directories with ':' between them. */

@@ -316,8 +316,11 @@ static int run_machine(struct machine *m, const struct probe_check *check, struc
 
 static int machine_open(struct machine *m, int kvm, struct report *r)
 {
-	int result = machine_init(m, kvm, r), e;
+	int result, e;
 
+	/* For this machine only: on a busy host it is the making of all of them that takes long. */
+	(void)alarm(TIME_LIMIT_S);
+	result = machine_init(m, kvm, r);
 	if (result == 0 && (e = set_cpuid(kvm, m)) < 0)
 		result = refuse(r, "KVM refuses its own CPUID: %s", strerror(-e));
 	return result;
