@@ -44,12 +44,17 @@ int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem
 struct vhost_user_blk_config {
 	const char *id;
 	int fd;        /* connected to the back-end, qemu-storage-daemon */
-	int memory_fd; /* the guest's RAM, shared with it (borrowed) */
+	int memory_fd; /* the guest's RAM, mapped shared: its regions one after the other (borrowed)
+	                */
 	bool readonly;
-	const char *serial;
-	unsigned n_queues;
+	const char *serial; /* NULL: no back-end can be told, so another one is -ENOTSUP */
+	unsigned n_queues;  /* fewer when the back-end has fewer */
 };
-/* A disk that another process serves by the vhost-user protocol (vhost-user-blk.c, vhost-user.c).
+/*
+ * A disk that another process serves by the vhost-user protocol (vhost-user-blk.c, vhost-user.c).
+ * When the back-end is gone or answers wrongly, the device is NEEDS_RESET and stays without use.
+ * Waits for the back-end, up to 5 s for each answer: -EIO. -ENOTSUP when it cannot do what is
+ * needed.
  */
 int vhost_user_blk_new(const struct vhost_user_blk_config *c, const struct guestmem *mem,
                        struct ioloop *loop, struct virtio_device **ret);

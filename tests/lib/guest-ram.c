@@ -8,25 +8,33 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define GUARD_BYTES 4096
 
 void guest_ram_init(struct guest_ram *ram, size_t bytes)
 {
+	int fd = memfd_create("guest-ram", MFD_CLOEXEC);
 	uint8_t *all =
 		mmap(NULL, bytes + 2 * GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	assert(all != MAP_FAILED && bytes % GUARD_BYTES == 0);
-	assert(mprotect(all + GUARD_BYTES, bytes, PROT_READ | PROT_WRITE) == 0);
-	*ram = (struct guest_ram){ .host = all + GUARD_BYTES, .bytes = bytes, .next = 4096 };
+	assert(fd >= 0 && all != MAP_FAILED && bytes % GUARD_BYTES == 0);
+	assert(ftruncate(fd, (off_t)bytes) == 0);
+	assert(mmap(all + GUARD_BYTES, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+	            0) != MAP_FAILED);
+	*ram = (struct guest_ram){
+		.memory_fd = fd, .host = all + GUARD_BYTES, .bytes = bytes, .next = 4096
+	};
 	ram->mem.regions[0] = (struct guestmem_region){ .bytes = bytes, .host = ram->host };
 	ram->mem.n = 1;
 }
 
 void guest_ram_deinit(struct guest_ram *ram)
 {
-	if (ram->host)
-		munmap(ram->host - GUARD_BYTES, ram->bytes + 2 * GUARD_BYTES);
+	if (!ram->host)
+		return;
+	munmap(ram->host - GUARD_BYTES, ram->bytes + 2 * GUARD_BYTES);
+	close(ram->memory_fd);
 	ram->host = NULL;
 }
 

@@ -14,6 +14,7 @@
 
 struct guest_ram {
 	struct guestmem mem;
+	int memory_fd; /* of a memfd, mapped shared: others may serve in it */
 	uint8_t *host;
 	size_t bytes;
 	uint64_t next; /* address 0 is never given out */

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/fdio.h"
+#include "common/macros.h"
+#include "devices/models.h"
+#include "devices/vhost-user.h"
+#include "tests/lib/guest-pci.h"
+
+#define SLOT       2
+#define QUEUES     2
+#define QUEUE_SIZE 64
+#define DISK_BYTES (1u << 20)
+#define V1         (1ull << VIRTIO_F_VERSION_1)
+#define EVENT_IDX  (1ull << 29)
+#define INDIRECT   (1ull << 28)
+#define READY      0x0f
+
+/* virtio-blk, as a driver sees it (virtio 1.2, 5.2). */
+enum {
+	BLK_IN = 0,
+	BLK_OUT = 1,
+	BLK_FLUSH = 4,
+	F_RO = 5,
+	F_WCE = 11,
+	F_MQ = 12
+};
+
+struct blk_header {
+	uint32_t type, reserved;
+	uint64_t sector;
+};
+
+static char dir[64], image[96];
+static struct guest_machine m;
+static struct ioloop *loop;
+static struct virtio_device *disk;
+static struct virtio_pci *transport;
+static struct pci_driver driver;
+static struct driver_queue queues[QUEUES];
+static pid_t back_end;
+
+/* Starts the storage daemon on a socket that already listens, and connects to it. */
+static int start_back_end(bool writable)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	char blockdev[256], export[256];
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/sock", dir);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=f,filename=%s,read-only=%s",
+	         image, writable ? "off" : "on");
+	snprintf(
+		export, sizeof(export),
+		"vhost-user-blk,id=e,node-name=f,writable=%s,num-queues=%u,addr.type=fd,addr.str=%d",
+		writable ? "on" : "off", QUEUES, listener);
+	back_end = fork();
+	cr_assert_geq(back_end, 0);
+	if (back_end == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execlp("qemu-storage-daemon", "qemu-storage-daemon", "--blockdev", blockdev,
+		       "--export", export, NULL);
+		_exit(127);
+	}
+	close(listener);
+	cr_assert_eq(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	fd_set_cloexec(fd, 1);
+	return fd;
+}
+
+static void end_back_end(void)
+{
+	if (back_end <= 0)
+		return;
+	kill(back_end, SIGKILL);
+	waitpid(back_end, NULL, 0);
+	back_end = 0;
+}
+
+static void make_image(void)
+{
+	uint8_t block[512];
+	int fd;
+
+	snprintf(dir, sizeof(dir), "/tmp/vmd-vhost-XXXXXX");
+	cr_assert_not_null(mkdtemp(dir));
+	snprintf(image, sizeof(image), "%s/image", dir);
+	fd = open(image, O_RDWR | O_CREAT, 0600);
+	for (unsigned i = 0; i < DISK_BYTES / sizeof(block); i++) {
+		memset(block, (int)(i % 251), sizeof(block));
+		cr_assert_eq(write(fd, block, sizeof(block)), (ssize_t)sizeof(block));
+	}
+	close(fd);
+}
+
+static void remove_image(void)
+{
+	char path[96];
+
+	unlink(image);
+	snprintf(path, sizeof(path), "%s/sock", dir);
+	unlink(path);
+	cr_expect_eq(rmdir(dir), 0);
+}
+
+static int plug_in(int fd, bool readonly)
+{
+	struct vhost_user_blk_config c = { .id = "disk0",
+		                           .fd = fd,
+		                           .memory_fd = m.ram.memory_fd,
+		                           .readonly = readonly,
+		                           .n_queues = QUEUES };
+	int r = vhost_user_blk_new(&c, &m.ram.mem, loop, &disk);
+
+	if (r == 0)
+		cr_assert_eq(virtio_pci_new(&m.pci, &m.doorbells, disk, SLOT, &transport, NULL), 0);
+	return r;
+}
+
+static void set_up(void)
+{
+	guest_machine_init(&m, 4u << 20);
+	cr_assert_eq(ioloop_new("disk0", &loop), 0);
+	cr_assert_eq(ioloop_start(loop), 0);
+	for (unsigned i = 0; i < QUEUES; i++)
+		driver_queue_init(&queues[i], &m.ram, QUEUE_SIZE);
+}
+
+static void tear_down(void)
+{
+	transport = virtio_pci_free(transport);
+	disk = virtio_device_free(disk);
+	loop = ioloop_free(loop);
+	guest_machine_deinit(&m);
+}
+
+static void set_up_disk(void)
+{
+	make_image();
+	set_up();
+	cr_assert_eq(plug_in(start_back_end(true), false), 0);
+	pci_driver_probe(&driver, &m, SLOT);
+}
+
+static void tear_down_disk(void)
+{
+	tear_down();
+	end_back_end();
+	remove_image();
+}
+
+TestSuite(vhost_user_disk, .init = set_up_disk, .fini = tear_down_disk, .timeout = 60);
+
+static void bring_up(uint64_t features)
+{
+	cr_assert(pci_driver_negotiate(&driver, features | V1));
+	for (unsigned i = 0; i < QUEUES; i++) {
+		queues[i].event_idx = features & EVENT_IDX;
+		pci_driver_set_vector(&driver, i);
+		pci_driver_set_queue(&driver, i, &queues[i], (uint16_t)i);
+	}
+	pci_driver_set_vector(&driver, QUEUES);
+	pci_driver_write(&driver, 0x10, 2, QUEUES);
+	pci_driver_ok(&driver);
+	cr_assert_eq(pci_driver_status(&driver), READY);
+}
+
+/* Puts a request of one block on queue i without waiting for it. */
+static void offer(unsigned i, uint32_t type, uint64_t sector, gpa_t data, gpa_t status)
+{
+	struct blk_header h = { .type = type, .sector = sector };
+	struct driver_buffer b[] = { { guest_ram_put(&m.ram, &h, sizeof(h)), sizeof(h), false },
+		                     { data, 512, type == BLK_IN },
+		                     { status, 1, true } };
+
+	if (type == BLK_FLUSH)
+		b[1] = b[2];
+	driver_publish(&queues[i], driver_chain(&queues[i], b, type == BLK_FLUSH ? 2 : 3));
+	if (driver_should_kick(&queues[i]))
+		pci_driver_kick(&driver, i);
+}
+
+static uint8_t request(unsigned i, uint32_t type, uint64_t sector, gpa_t data)
+{
+	uint8_t *status;
+	gpa_t at = guest_ram_put(&m.ram, "\xff", 1);
+
+	offer(i, type, sector, data, at);
+	pci_driver_wait_used(&driver, &queues[i], (uint8_t)(i + 1), NULL);
+	status = guest_ram_at(&m.ram, at);
+	return *status;
+}
+
+static void read_and_check(unsigned i, uint64_t sector, uint8_t expected)
+{
+	gpa_t data = guest_ram_put(&m.ram, NULL, 512);
+	const uint8_t *bytes = guest_ram_at(&m.ram, data);
+
+	cr_assert_eq(request(i, BLK_IN, sector, data), 0);
+	for (unsigned k = 0; k < 512; k++)
+		cr_assert_eq(bytes[k], expected);
+}
+
+static void read_write(uint64_t features)
+{
+	gpa_t data = guest_ram_put(&m.ram, NULL, 512);
+	uint8_t on_disk[512];
+	int fd;
+
+	bring_up(features);
+	cr_expect_eq(bus_read(&m.mmio, driver.device, 8), DISK_BYTES / 512);
+	cr_expect_eq(bus_read(&m.mmio, driver.device + 34, 2), (uint64_t)QUEUES);
+	for (unsigned n = 0; n < 100; n++)
+		read_and_check(n % QUEUES, n * 7, (uint8_t)(n * 7 % 251));
+	memset(guest_ram_at(&m.ram, data), 0xcd, 512);
+	cr_expect_eq(request(1, BLK_OUT, 99, data), 0);
+	cr_expect_eq(request(0, BLK_FLUSH, 0, GPA(0)), 0);
+	fd = open(image, O_RDONLY);
+	cr_assert_eq(pread(fd, on_disk, 512, 99 * 512), 512);
+	cr_expect(on_disk[0] == 0xcd && on_disk[511] == 0xcd);
+	close(fd);
+	cr_expect_eq(request(0, BLK_IN, DISK_BYTES / 512, data), 1, "past the end");
+	cr_expect_eq(request(0, 77, 0, data), 2, "no such request");
+}
+
+Test(vhost_user_disk, reads_and_writes)
+{
+	read_write(0);
+}
+
+Test(vhost_user_disk, reads_and_writes_by_event_index)
+{
+	read_write(EVENT_IDX | INDIRECT);
+}
+
+Test(vhost_user_disk, resets_with_requests_in_flight)
+{
+	for (unsigned n = 0; n < 20; n++) {
+		gpa_t data, status;
+
+		bring_up(n % 2 ? EVENT_IDX : 0);
+		data = guest_ram_put(&m.ram, NULL, 512 * 16);
+		status = guest_ram_put(&m.ram, NULL, 16);
+		for (unsigned i = 0; i < 16; i++)
+			offer(i % QUEUES, BLK_IN, i, GPA(data.v + 512 * i), GPA(status.v + i));
+		pci_driver_set_status(&driver, 0);
+		/* The memory is the guest's again: nobody writes to it. */
+		memset(guest_ram_at(&m.ram, data), 0xee, 512 * 16);
+		for (unsigned i = 0; i < QUEUES; i++)
+			driver_queue_init(&queues[i], &m.ram, QUEUE_SIZE);
+		bring_up(0);
+		read_and_check(0, 5, 5);
+		for (unsigned i = 0; i < 512 * 16; i++)
+			cr_assert_eq(*((uint8_t *)guest_ram_at(&m.ram, data) + i), 0xee);
+		pci_driver_set_status(&driver, 0);
+		for (unsigned i = 0; i < QUEUES; i++)
+			driver_queue_init(&queues[i], &m.ram, QUEUE_SIZE);
+	}
+}
+
+Test(vhost_user_disk, paused_saved_and_loaded_into_another)
+{
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct state_out o;
+	struct state_in in;
+
+	bring_up(EVENT_IDX | 1ull << F_WCE);
+	bus_write(&m.mmio, driver.device + 32, 1, 0);
+	read_and_check(0, 1, 1);
+	read_and_check(1, 2, 2);
+	virtio_device_pause(disk);
+	virtio_device_resume(disk);
+	read_and_check(1, 3, 3);
+	virtio_device_pause(disk);
+	state_out_init(&o);
+	virtio_pci_save(transport, &o);
+	virtio_device_save(disk, &o);
+	cr_assert_eq(state_finish(&o), 0);
+	transport = virtio_pci_free(transport);
+	disk = virtio_device_free(disk);
+	end_back_end();
+	remove_image();
+	make_image();
+	cr_assert_eq(plug_in(start_back_end(true), false), 0);
+	cr_assert_eq(state_open(&in, o.data, o.len, NULL), 0);
+	cr_assert_eq(virtio_pci_load(transport, &in, &err), 0, "%s", err.message);
+	cr_assert_eq(virtio_device_load(disk, &in, &err), 0, "%s", err.message);
+	cr_assert_eq(state_close(&in, NULL), 0);
+	virtio_device_resume(disk);
+	cr_expect_eq(bus_read(&m.mmio, driver.device + 32, 1), 0u, "the cache mode");
+	read_and_check(0, 4, 4);
+	read_and_check(1, 5, 5);
+	state_out_deinit(&o);
+}
+
+static void note(struct virtio_device *d, const char *why)
+{
+	*(const char **)d->owner = why;
+}
+
+Test(vhost_user_disk, a_back_end_that_dies_is_needs_reset)
+{
+	const char *why = NULL;
+
+	disk->on_needs_reset = note;
+	disk->owner = &why;
+	bring_up(0);
+	read_and_check(0, 1, 1);
+	end_back_end();
+	machine_wait_sent(&m, QUEUES + 1, 1);
+	cr_expect_eq(pci_driver_status(&driver), READY | VIRTIO_CONFIG_S_NEEDS_RESET);
+	cr_expect_str_eq(why, "the disk's back-end is gone");
+	/* A reset does not bring it back. */
+	cr_assert(pci_driver_negotiate(&driver, V1));
+	pci_driver_ok(&driver);
+	cr_expect(pci_driver_status(&driver) & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+
+Test(vhost_user, a_read_only_disk_and_no_serial, .init = set_up, .fini = tear_down, .timeout = 60)
+{
+	struct vhost_user_blk_config c = { .id = "d", .fd = -1, .serial = "x", .n_queues = 1 };
+
+	cr_expect_eq(vhost_user_blk_new(&c, &m.ram.mem, loop, &disk), -ENOTSUP);
+	make_image();
+	cr_assert_eq(plug_in(start_back_end(false), true), 0);
+	pci_driver_probe(&driver, &m, SLOT);
+	cr_expect(pci_driver_features(&driver) >> F_RO & 1);
+	cr_expect(pci_driver_features(&driver) >> F_MQ & 1);
+	bring_up(1ull << F_RO);
+	cr_expect_eq(request(0, BLK_OUT, 0, guest_ram_put(&m.ram, NULL, 512)), 1);
+	read_and_check(0, 3, 3);
+	tear_down();
+	end_back_end();
+	remove_image();
+	set_up();
+}
+
+/* A back-end that lies: it answers the n-th request wrongly, each way there is. */
+enum lie {
+	LIE_SHORT,
+	LIE_LONG,
+	LIE_OTHER_REQUEST,
+	LIE_NO_REPLY_FLAG,
+	LIE_CUT,
+	LIE_CLOSED,
+	LIE_VALUE,
+	_LIE_MAX
+};
+
+struct liar {
+	int fd;
+	unsigned at;
+	enum lie lie;
+	unsigned seen;
+};
+
+static bool receive(int fd, void *data, size_t len)
+{
+	uint8_t *at = data;
+	int fds[8];
+	size_t n_fds;
+
+	while (len) {
+		ssize_t n = fd_recv(fd, at, len, fds, 8, &n_fds);
+
+		if (n <= 0)
+			return false;
+		fd_close_many(fds, n_fds);
+		at += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+static bool answer(struct liar *l, uint32_t *h, uint8_t *payload)
+{
+	uint64_t value = h[0] == 1    ? V1 | EVENT_IDX | INDIRECT | 1ull << 30
+	                 : h[0] == 15 ? 1 << 0 | 1 << 3 | 1 << 9
+	                 : h[0] == 17 ? QUEUES
+	                              : 0;
+	bool lies = l->seen++ == l->at;
+	uint8_t out[512];
+	size_t len = 8;
+
+	if (h[0] == 24) {
+		len = h[2];
+	} else {
+		memcpy(payload, &value, 8);
+	}
+	if (lies && l->lie == LIE_CLOSED)
+		return false;
+	if (lies && l->lie == LIE_VALUE)
+		memset(payload, 0xff, len);
+	h[0] += lies && l->lie == LIE_OTHER_REQUEST;
+	h[1] = lies && l->lie == LIE_NO_REPLY_FLAG ? 1 : 5;
+	h[2] = (uint32_t)len + (lies && l->lie == LIE_LONG ? 1 : 0) -
+	       (lies && l->lie == LIE_SHORT ? 1 : 0);
+	memcpy(out, h, 12);
+	memcpy(out + 12, payload, len);
+	len += 12 - (lies && l->lie == LIE_CUT ? 1 : 0);
+	if (send(l->fd, out, len, MSG_NOSIGNAL) != (ssize_t)len)
+		return false;
+	if (lies && l->lie == LIE_CUT)
+		shutdown(l->fd, SHUT_WR);
+	return true;
+}
+
+static void *lying_back_end(void *arg)
+{
+	struct liar *l = arg;
+	uint32_t h[3];
+	uint8_t payload[512];
+
+	for (;;) {
+		if (!receive(l->fd, h, sizeof(h)) || h[2] > sizeof(payload) ||
+		    !receive(l->fd, payload, h[2]))
+			break;
+		/* Answered are questions, and what asks for it. */
+		if ((h[1] & 8 || h[0] == 1 || h[0] == 15 || h[0] == 17 || h[0] == 24 ||
+		     h[0] == 11) &&
+		    !answer(l, h, payload))
+			break;
+	}
+	close(l->fd);
+	return NULL;
+}
+
+/* True when the device came up and served no wrong thing; the lie has to show before that. */
+static bool comes_up_with(struct liar *l)
+{
+	bool up = false;
+	int pair[2];
+	pthread_t t;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	l->fd = pair[1];
+	pthread_create(&t, NULL, lying_back_end, l);
+	if (plug_in(pair[0], false) < 0) {
+		close(pair[0]);
+	} else {
+		pci_driver_probe(&driver, &m, SLOT);
+		if (pci_driver_negotiate(&driver, V1)) {
+			for (unsigned i = 0; i < QUEUES; i++)
+				pci_driver_set_queue(&driver, i, &queues[i], 0xffff);
+			pci_driver_ok(&driver);
+			up = pci_driver_status(&driver) == READY;
+		}
+		transport = virtio_pci_free(transport);
+		disk = virtio_device_free(disk);
+	}
+	pthread_join(t, NULL);
+	return up;
+}
+
+Test(vhost_user, a_back_end_that_lies, .init = set_up, .fini = tear_down, .timeout = 60)
+{
+	struct liar honest = { .at = UINT32_MAX };
+	unsigned answers;
+
+	cr_assert(comes_up_with(&honest));
+	/* The last two are the answers when the queues are taken back. */
+	answers = honest.seen - QUEUES;
+	cr_expect_gt(answers, 15u);
+	for (unsigned at = 0; at < answers; at++)
+		for (enum lie lie = 0; lie < _LIE_MAX; lie++) {
+			struct liar l = { .at = at, .lie = lie };
+			bool up = comes_up_with(&l);
+
+			/* Features, queues and the config space may have any value. */
+			if (lie != LIE_VALUE || at > 4)
+				cr_expect_not(up, "lie %d at answer %u", lie, at);
+		}
+}
