@@ -191,10 +191,12 @@ static const struct common_register *find_register(uint64_t at, unsigned size)
 	return NULL;
 }
 
-/* Is it a half of one of the three addresses? Which one of them, and which half. */
+/* Is it one of the three addresses, or a half of one? Which one, and how far in it begins. Drivers
+ * may take both halves at once (virtio 1.2, 4.1.3.1). */
 static bool find_address(uint64_t at, unsigned size, enum virtio_queue_field *ret, unsigned *half)
 {
-	if (size != 4 || at % 4 || at < VIRTIO_PCI_COMMON_Q_DESCLO || at >= VIRTIO_PCI_COMMON_BYTES)
+	if ((size != 4 && size != 8) || at % size || at < VIRTIO_PCI_COMMON_Q_DESCLO ||
+	    at >= VIRTIO_PCI_COMMON_BYTES)
 		return false;
 	*ret = VIRTIO_QUEUE_DESC + (unsigned)(at - VIRTIO_PCI_COMMON_Q_DESCLO) / 8;
 	*half = at % 8 / 4;
@@ -209,7 +211,10 @@ uint64_t virtio_pci_common_read(struct virtio_pci *p, uint64_t at, unsigned size
 
 	if (r)
 		return r->read(p);
-	return find_address(at, size, &field, &half) ? read_half(p, field, half) : UINT64_MAX;
+	if (!find_address(at, size, &field, &half))
+		return UINT64_MAX;
+	return size == 8 ? virtio_queue_read(p->device, p->queue_select, field)
+	                 : read_half(p, field, half);
 }
 
 void virtio_pci_common_write(struct virtio_pci *p, uint64_t at, unsigned size, uint64_t value)
@@ -220,6 +225,10 @@ void virtio_pci_common_write(struct virtio_pci *p, uint64_t at, unsigned size, u
 
 	if (r && r->write)
 		r->write(p, value);
-	else if (!r && find_address(at, size, &field, &half))
+	else if (r || !find_address(at, size, &field, &half))
+		return;
+	else if (size == 8)
+		virtio_queue_write(p->device, p->queue_select, field, value);
+	else
 		write_half(p, field, half, value);
 }
