@@ -79,18 +79,11 @@ int file_checksum(const char *path, uint64_t *ret_bytes, char ret_checksum[17])
 
 struct ram_file {
 	const char *path;
-	bool kvm; /* of engine kvm */
+	bool kvm; /* written by engine kvm: it does not begin as a stream of QEMU's does */
 	int fd;
 	uint64_t bytes;
 	char checksum[17];
 };
-
-static struct ram_file ram_file(const struct guest *g, const char *path)
-{
-	return (struct ram_file){ .path = path,
-		                  .kvm = strcmp(g->engine, "kvm") == 0,
-		                  .fd = -EBADF };
-}
 
 static int create_file(void *arg)
 {
@@ -102,10 +95,15 @@ static int create_file(void *arg)
 
 static int sum_file(struct ram_file *f)
 {
+	char magic[4] = "";
 	uint64_t summed;
 	struct stat st;
-	int r = lseek(f->fd, 0, SEEK_SET) < 0 || fstat(f->fd, &st) < 0 ? -errno : 0;
+	int r = lseek(f->fd, 0, SEEK_SET) < 0 || fstat(f->fd, &st) < 0 ||
+	                        pread(f->fd, magic, sizeof(magic), 0) < 0
+	                ? -errno
+	                : 0;
 
+	f->kvm = memcmp(magic, "QEVM", sizeof(magic)) != 0;
 	if (r == 0)
 		r = sum_fd(f->fd, f->kvm ? STATE_BYTES : UINT64_MAX, &summed, f->checksum);
 	if (r == 0)
@@ -265,7 +263,7 @@ static void give_up_file(struct ram_file *f, const struct guest *g, struct vmd_e
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err)
 {
-	struct ram_file f = ram_file(g, path);
+	struct ram_file f = { .path = path, .fd = -EBADF };
 	int r = work_run(create_file, &f);
 
 	if (r < 0)
@@ -312,18 +310,41 @@ static int load_stream(struct guest *g, int fd, struct vmd_error *err)
 	return r;
 }
 
+static int open_checked(struct ram_file *f, uint64_t bytes, const char *checksum,
+                        struct vmd_error *err)
+{
+	int r = work_run(open_file, f);
+
+	/* Its manifest is there, so that is no "not found". */
+	if (r == -ENOENT)
+		return error_set(err, ERROR_INVALID, "'%s' is missing", f->path);
+	if (r < 0)
+		return error_set_errno(err, -r, "cannot read '%s'", f->path);
+	return check_file(f, bytes, checksum, err);
+}
+
+int ram_verify(const char *path, uint64_t bytes, const char *checksum, struct vmd_error *err)
+{
+	struct ram_file f = { .path = path, .fd = -EBADF };
+	int r = open_checked(&f, bytes, checksum, err);
+
+	cleanup_close_p(&f.fd);
+	return r;
+}
+
 int ram_load(struct guest *g, const char *path, uint64_t bytes, const char *checksum,
              struct vmd_error *err)
 {
-	struct ram_file f = ram_file(g, path);
-	int r = work_run(open_file, &f);
+	struct ram_file f = { .path = path, .fd = -EBADF };
+	int r = open_checked(&f, bytes, checksum, err);
 
-	if (r == -ENOENT)
-		(void)error_set(err, ERROR_INVALID, "'%s' is missing", path);
-	else if (r < 0)
-		(void)error_set_errno(err, -r, "cannot read '%s'", path);
-	if (r == 0)
-		r = check_file(&f, bytes, checksum, err);
+	if (r == 0 && f.kvm != (strcmp(g->engine, "kvm") == 0)) {
+		r = error_set(err, ERROR_UNSUPPORTED,
+		              "the memory of guest '%s' was saved by engine '%s', and the guest "
+		              "runs on '%s' now",
+		              g->name, f.kvm ? "kvm" : "qemu", g->engine);
+		error_hint(err, "set definition.engine to '%s'", f.kvm ? "kvm" : "qemu");
+	}
 	if (r == 0)
 		r = load_stream(g, f.fd, err);
 	cleanup_close_p(&f.fd);

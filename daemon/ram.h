@@ -18,6 +18,9 @@ int ram_check(const struct guest *g, struct vmd_error *err);
  * guest still stopped. */
 int ram_save(struct guest *g, const char *path, uint64_t *ret_bytes, char ret_checksum[17],
              struct job *job, struct vmd_error *err);
+/* Checks a file that ram_save() wrote against size and checksum: ERROR_INVALID tells what is wrong.
+ */
+int ram_verify(const char *path, uint64_t bytes, const char *checksum, struct vmd_error *err);
 /* Checks the file against size and checksum, then loads it into a guest launched with incoming. */
 int ram_load(struct guest *g, const char *path, uint64_t bytes, const char *checksum,
              struct vmd_error *err);

@@ -61,6 +61,7 @@ static int verify_all(const char *dir, const json_t *manifest, struct job *job,
 {
 	static const char *const lists[] = { "disks", "files" };
 	const json_t *memory = json_object_get(manifest, "memory");
+	char ram[560];
 	json_t *entry;
 	size_t i;
 
@@ -72,7 +73,11 @@ static int verify_all(const char *dir, const json_t *manifest, struct job *job,
 			if (r < 0)
 				return r;
 		}
-	return json_is_object(memory) ? verify_file(dir, memory, err) : 0;
+	if (!json_is_object(memory))
+		return 0;
+	snprintf(ram, sizeof(ram), "%.500s/%s", dir, jsonx_str(memory, "file", ""));
+	return ram_verify(ram, (uint64_t)jsonx_int(memory, "bytes", 0),
+	                  jsonx_str(memory, "xxh3", ""), err);
 }
 
 static int put_one(void *arg)
