@@ -444,6 +444,16 @@ void serial_deinit(struct serial *s, struct bus *pio)
 	pthread_mutex_destroy(&s->lock);
 }
 
+static void drain(void *arg)
+{
+	flush(arg);
+}
+
+void serial_drain(struct serial *s)
+{
+	ioloop_call(s->loop, drain, s);
+}
+
 void serial_reset(struct serial *s)
 {
 	pthread_mutex_lock(&s->lock);

@@ -47,6 +47,9 @@ int serial_init(struct serial *s, struct bus *pio, struct irqchip *irqchip, stru
                 int fd);
 /* After the loop has ended. */
 void serial_deinit(struct serial *s, struct bus *pio);
+/* Sends what waits in the ring, as far as the descriptor takes it. Waits for the loop, not for the
+ * other end. */
+void serial_drain(struct serial *s);
 /* Power-on registers; what waits in the ring is still sent. vCPUs stopped. */
 void serial_reset(struct serial *s);
 /* vCPUs stopped, loop paused. */

@@ -192,7 +192,8 @@ static const struct common_register *find_register(uint64_t at, unsigned size)
 }
 
 /* Is it one of the three addresses, or a half of one? Which one, and how far in it begins. Drivers
- * may take both halves at once (virtio 1.2, 4.1.3.1). */
+ * have to take the halves one by one (virtio 1.2, 4.1.3.1); both at once mean the same, as on QEMU.
+ */
 static bool find_address(uint64_t at, unsigned size, enum virtio_queue_field *ret, unsigned *half)
 {
 	if ((size != 4 && size != 8) || at % size || at < VIRTIO_PCI_COMMON_Q_DESCLO ||

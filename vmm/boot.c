@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/macros.h"
+#include "devices/acpi-power.h"
 #include "vmm/memory.h"
 
 enum {
@@ -114,6 +115,27 @@ int boot_put_cmdline(const struct boot_files *f, const struct guestmem *mem, uin
 	return 0;
 }
 
+/*
+ * What a processor finds where a PC's firmware begins: code that asks for a reset. Linux goes there
+ * in real mode when all else is done, and on hardware-reduced ACPI it tries no port before that.
+ */
+static void put_reset_vector(const struct guestmem *mem)
+{
+	static const uint8_t code[] = {
+		0xBA,
+		ACPI_RESET_PORT & 0xFF,
+		ACPI_RESET_PORT >> 8, /* mov dx, port */
+		0xB0,
+		ACPI_RESET_VALUE, /* mov al, value */
+		0xEE,             /* out dx, al */
+		0xF4,
+		0xEB,
+		0xFD, /* hlt, for ever */
+	};
+
+	memcpy(guestmem_at(mem, GPA(BOOT_RESET_VECTOR), sizeof(code)), code, sizeof(code));
+}
+
 int boot_load(const struct boot_files *f, const struct guestmem *mem, struct boot_entry *ret,
               struct vmd_error *err)
 {
@@ -127,6 +149,7 @@ int boot_load(const struct boot_files *f, const struct guestmem *mem, struct boo
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return error_set_errno(err, errno, "cannot read the kernel");
+	put_reset_vector(mem);
 	if (n >= 4 && memcmp(head, "\177ELF", 4) == 0)
 		return boot_pvh(f, head, (size_t)n, mem, ret, err);
 	if (n >= 0x206 && memcmp(head + 0x202, "HdrS", 4) == 0)

@@ -11,16 +11,17 @@
 #include "devices/guestmem.h"
 
 /* Guest addresses below 1 MiB that the loaders use. */
-#define BOOT_GDT        0x500u
-#define BOOT_START_INFO 0x6000u /* PVH: start info, modules, memory map */
-#define BOOT_ZERO_PAGE  0x7000u /* bzImage: boot_params */
-#define BOOT_PAGES      0x9000u /* page tables, 3 pages */
-#define BOOT_STACK      0x8FF0u
-#define BOOT_CMDLINE    0x20000u
-#define BOOT_LOW_END    0x9FC00u /* RAM below the old BIOS data area */
-#define BOOT_ACPI       0xE0000u /* RSDP first; reserved up to 1 MiB */
-#define BOOT_ACPI_END   0x100000u
-#define BOOT_HIGH       0x100000u
+#define BOOT_GDT          0x500u
+#define BOOT_START_INFO   0x6000u /* PVH: start info, modules, memory map */
+#define BOOT_ZERO_PAGE    0x7000u /* bzImage: boot_params */
+#define BOOT_PAGES        0x9000u /* page tables, 3 pages */
+#define BOOT_STACK        0x8FF0u
+#define BOOT_CMDLINE      0x20000u
+#define BOOT_LOW_END      0x9FC00u /* RAM below the old BIOS data area */
+#define BOOT_ACPI         0xE0000u /* RSDP first; reserved up to 1 MiB */
+#define BOOT_ACPI_END     0x100000u
+#define BOOT_RESET_VECTOR 0xFFFF0u /* F000:FFF0 */
+#define BOOT_HIGH         0x100000u
 
 enum boot_mode {
 	BOOT_64,

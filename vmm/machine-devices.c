@@ -41,16 +41,19 @@ static int add_disk(struct machine *m, const struct vmm_disk *c, struct vmd_erro
 		                         .serial = c->serial[0] ? c->serial : NULL,
 		                         .n_queues = c->queues,
 		                         .limits = c->limits };
+	struct vhost_user_blk_config remote = { .id = c->id,
+		                                .fd = c->vhost_user_fd,
+		                                .memory_fd = m->memory.fd,
+		                                .readonly = c->readonly,
+		                                .serial = c->serial[0] ? c->serial : NULL,
+		                                .n_queues = c->queues };
 	struct virtio_device *d = NULL;
 	struct ioloop *loop = NULL;
-	int r;
+	int r = ioloop_new(c->id, &loop);
 
-	if (c->vhost_user_fd >= 0)
-		return error_set(err, ERROR_UNSUPPORTED,
-		                 "disk '%s': this monitor has no disks of other processes", c->id);
-	r = ioloop_new(c->id, &loop);
 	if (r == 0)
-		r = virtio_blk_new(&raw, &m->memory.mem, loop, &d);
+		r = c->fd >= 0 ? virtio_blk_new(&raw, &m->memory.mem, loop, &d)
+		               : vhost_user_blk_new(&remote, &m->memory.mem, loop, &d);
 	if (r < 0) {
 		(void)ioloop_free(loop);
 		return cannot(r, c->id, err);
@@ -203,6 +206,9 @@ int machine_start_loops(struct machine *m)
 
 void machine_pause_devices(struct machine *m)
 {
+	/* The guest's last words are out before it stands still, or before the process ends. */
+	if (m->has_serial)
+		serial_drain(&m->serial);
 	for (unsigned i = 0; i < m->n_devices; i++)
 		virtio_device_pause(m->devices[i].device);
 }

@@ -190,6 +190,7 @@ Test(vmm_boot, pvh_is_entered_at_its_note, .init = make_ram)
 	cr_assert_eq(info[0], 0x336EC578);
 	cr_assert_eq(info[3], 0); /* no module */
 	cr_assert_str_eq((char *)ram + BOOT_CMDLINE, "x");
+	cr_assert_eq(ram[BOOT_RESET_VECTOR], 0xBA, "a kernel that falls back to the BIOS resets");
 }
 
 Test(vmm_boot, bad_elf_files_are_refused, .init = make_ram)
