@@ -150,16 +150,15 @@ static void push_piece(struct blk_raw *r, struct blk_op *op, const struct piece 
 
 	assert(sqe); /* depth bounds the operations, and each has one piece under way */
 	if (p->opcode == IORING_OP_FSYNC)
-		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		io_uring_prep_fsync(sqe, r->fd, IORING_FSYNC_DATASYNC);
 	else if (p->opcode == IORING_OP_FALLOCATE)
-		io_uring_prep_fallocate(sqe, 0, p->flags, (off_t)p->offset, (off_t)p->len);
+		io_uring_prep_fallocate(sqe, r->fd, p->flags, (off_t)p->offset, (off_t)p->len);
 	else if (p->buf)
-		io_uring_prep_rw(p->opcode, sqe, 0, p->buf, (unsigned)p->len, p->offset);
+		io_uring_prep_rw(p->opcode, sqe, r->fd, p->buf, (unsigned)p->len, p->offset);
 	else
-		io_uring_prep_rw(p->opcode, sqe, 0, p->iov, p->n_iov, p->offset);
+		io_uring_prep_rw(p->opcode, sqe, r->fd, p->iov, p->n_iov, p->offset);
 	if (p->opcode == IORING_OP_WRITE || p->opcode == IORING_OP_WRITEV)
 		sqe->rw_flags = p->flags;
-	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 	r->unsubmitted++;
 }
@@ -373,20 +372,22 @@ static int ring_register(struct io_uring *ring, unsigned opcode, void *arg, unsi
 	return syscall(__NR_io_uring_register, ring->ring_fd, opcode, arg, n) < 0 ? -errno : 0;
 }
 
-/* Only what this file uses, on the one registered file. */
+/*
+ * Only what this file uses. The disk is not registered with the ring: the kernel lets go of
+ * registered files some time after the process has ended, and until then the disk's lock would
+ * stay.
+ */
 static int restrict_ring(struct io_uring *ring)
 {
 	static const uint8_t opcodes[] = { IORING_OP_READ,   IORING_OP_READV, IORING_OP_WRITE,
 		                           IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE };
-	struct io_uring_restriction res[ARRAY_SIZE(opcodes) + 2] = { 0 };
+	struct io_uring_restriction res[ARRAY_SIZE(opcodes) + 1] = { 0 };
 	unsigned n = 0;
 
 	for (; n < ARRAY_SIZE(opcodes); n++) {
 		res[n].opcode = IORING_RESTRICTION_SQE_OP;
 		res[n].sqe_op = opcodes[n];
 	}
-	res[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
-	res[n++].sqe_flags = IOSQE_FIXED_FILE;
 	res[n].opcode = IORING_RESTRICTION_REGISTER_OP;
 	res[n++].register_op = IORING_REGISTER_ENABLE_RINGS;
 	return ring_register(ring, IORING_REGISTER_RESTRICTIONS, res, n);
@@ -403,7 +404,7 @@ static bool init_ring(struct blk_raw *r, unsigned depth)
 		if (io_uring_queue_init_params(depth, &r->ring, &params) < 0)
 			return false;
 	}
-	if (io_uring_register_files(&r->ring, &r->fd, 1) < 0 || restrict_ring(&r->ring) < 0 ||
+	if (restrict_ring(&r->ring) < 0 ||
 	    ring_register(&r->ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0) {
 		io_uring_queue_exit(&r->ring);
 		return false;

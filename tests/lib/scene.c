@@ -149,7 +149,7 @@ static int notify_socket(struct scene *s, char *ret_env, size_t len)
 static char *const *make_environment(struct scene *s, const char *notify_env)
 {
 	static const char *env[512];
-	static char config[128], root[96], path[4200];
+	static char config[128], root[96], path[4200], probe[256];
 	size_t n = 0;
 
 	snprintf(config, sizeof(config), "XDG_CONFIG_HOME=%s/config", s->root);
@@ -162,7 +162,10 @@ static char *const *make_environment(struct scene *s, const char *notify_env)
 	env[n++] = config;
 	env[n++] = root;
 	env[n++] = "VMD_SHIM=" TEST_BUILD_DIR "/vmd-shim";
-	env[n++] = "VMD_KVM_PROBE=" TEST_BUILD_DIR "/vmd-kvm-probe";
+	snprintf(probe, sizeof(probe), "VMD_KVM_PROBE=%s",
+	         s->kvm_probe ? s->kvm_probe : TEST_BUILD_DIR "/vmd-kvm-probe");
+	env[n++] = probe;
+	env[n++] = "VMD_VMM=" TEST_BUILD_DIR "/vmd-vmm";
 	if (s->program_path)
 		env[n++] = path;
 	if (notify_env)

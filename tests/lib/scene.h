@@ -21,6 +21,7 @@ struct scene {
 	int notify;               /* where vmd's sd_notify messages come, of the present run */
 	bool system;              /* system mode instead of --session */
 	const char *program_path; /* PATH for vmd, NULL: as ours */
+	const char *kvm_probe;    /* program instead of vmd-kvm-probe, or NULL */
 };
 
 /* Makes the directories and the guard; starts no daemon. */
