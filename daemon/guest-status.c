@@ -77,8 +77,11 @@ static void look(void *arg)
 
 void guest_status_changed(struct guest *g, bool stopped)
 {
+	/* During a start nothing can be told yet: the guest may stop at once after its "cont". */
+	bool early = stopped && g->state == GUEST_STARTING;
+
 	g->run->stopped = stopped;
-	if (g->run->looking || !is_surprised(g))
+	if (g->run->looking || (!early && !is_surprised(g)))
 		return;
 	g->run->looking = true;
 	if (fiber_start("look", look, guest_ref(g)) < 0) {

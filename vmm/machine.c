@@ -348,10 +348,11 @@ static void guest_panicked(struct machine *m)
 		                               [VMM_PANIC_SHUTDOWN] = "poweroff",
 		                               [VMM_PANIC_NONE] = "run" };
 
-	if (m->config->on_panic == VMM_PANIC_PAUSE)
-		machine_stop(m, MACHINE_PANICKED);
+	/* In QEMU's order: why, then that it stands still. */
 	control_event(m->control, "GUEST_PANICKED",
 	              json_pack("{s:s}", "action", actions[m->config->on_panic]));
+	if (m->config->on_panic == VMM_PANIC_PAUSE)
+		machine_stop(m, MACHINE_PANICKED);
 	if (m->config->on_panic == VMM_PANIC_SHUTDOWN)
 		machine_shut_down(m, true, "guest-panic", 0);
 }

@@ -209,21 +209,21 @@ static int start_dirty(void)
 
 static unsigned long verified(int fd)
 {
-	const char *text;
-	unsigned long counter = 0;
+	static const char words[] = "dirty: verified counter ";
+	const char *line = NULL;
 	size_t from = strlen(console_log());
 
 	console_type(fd, "verify\n");
-	console_expect(fd, "dirty: verified counter ", 20000);
-	for (int i = 0; i < 200 && !counter; i++) {
-		text = strstr(console_log() + MIN_OF(from, strlen(console_log())),
-		              "verified counter ");
-		counter = text ? strtoul(text + strlen("verified counter "), NULL, 10) : 0;
-		if (!counter)
+	console_expect(fd, words, 20000);
+	console_expect(fd, "\n", 20000);
+	/* The log gets a line when it is whole. */
+	for (int i = 0; i < 2000 && !line; i++) {
+		line = strstr(console_log() + from, words);
+		if (!line)
 			(void)poll(NULL, 0, 10);
 	}
-	cr_assert_gt(counter, 0);
-	return counter;
+	cr_assert(line, "the line is not in the log");
+	return strtoul(line + strlen(words), NULL, 10);
 }
 
 Test(kvm, memory_goes_back_to_a_snapshot)
