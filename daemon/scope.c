@@ -37,16 +37,13 @@ bool scope_is_wanted(void)
 	return geteuid() == 0 && getenv("NOTIFY_SOCKET") && sd_booted() > 0;
 }
 
-int scope_open_bus(sd_bus **ret)
+/* systemd's own socket, as systemctl uses it for root: there without a D-Bus daemon, and still
+ * there when the host goes down and that daemon goes first. */
+static int open_private(sd_bus **ret)
 {
 	sd_bus *bus = NULL;
-	int r = sd_bus_open_system(ret);
+	int r = sd_bus_new(&bus);
 
-	if (r >= 0)
-		return 0;
-	/* A small host may have no D-Bus daemon; root may then talk to systemd as systemctl does.
-	 */
-	r = sd_bus_new(&bus);
 	if (r >= 0)
 		r = sd_bus_set_address(bus, PRIVATE_BUS);
 	if (r >= 0)
@@ -57,6 +54,15 @@ int scope_open_bus(sd_bus **ret)
 	}
 	*ret = bus;
 	return 0;
+}
+
+int scope_open_bus(sd_bus **ret)
+{
+	int r = geteuid() == 0 ? open_private(ret) : -EPERM;
+
+	if (r < 0)
+		r = sd_bus_open_system(ret);
+	return r < 0 ? r : 0;
 }
 
 static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -143,8 +149,8 @@ static int enter(void *arg)
 	int r = scope_open_bus(&bus);
 
 	if (r >= 0)
-		r = sd_bus_match_signal(bus, NULL, MANAGER_NAME, MANAGER_PATH, MANAGER,
-		                        "JobRemoved", on_job_removed, e);
+		r = sd_bus_match_signal(bus, NULL, NULL, MANAGER_PATH, MANAGER, "JobRemoved",
+		                        on_job_removed, e);
 	/* systemd sends its signals only to those who asked for them. */
 	if (r >= 0)
 		r = sd_bus_call_method(bus, MANAGER_NAME, MANAGER_PATH, MANAGER, "Subscribe",

@@ -18,6 +18,6 @@ bool scope_is_wanted(void);
  */
 void scope_enter(pid_t pid, const char *uuid, const char *name);
 
-/* A connection to systemd, by D-Bus or, where there is no bus, directly. 0 or negative errno. May
- * block shortly; any thread. */
+/* A connection to systemd, for root directly, else by D-Bus. 0 or negative errno. May block
+ * shortly; any thread. */
 int scope_open_bus(sd_bus **ret);

@@ -44,7 +44,7 @@ check "autostart: it boots" booted polite
 check "autostart: only what asked for it" is "$(vmctl list -o json | jq -r '[.vms[] | select(.state == "running") | .name] | join(" ")')" polite
 check "suspend: it goes on where it was" vmctl start sleeper
 check "suspend: with its memory" within 60 beats_past sleeper "$(cat /host/sleeper-beat)"
-check "suspend: without a boot" is "$(vmctl logs sleeper | grep -c 'vmd-guest: init')" 1
+check "suspend: without another boot" is "$(vmctl logs sleeper | grep -c 'vmd-guest: init')" 1
 vmctl stop -q polite
 systemctl restart vmd
 check "autostart: once per boot" of_is polite .state stopped
