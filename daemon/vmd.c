@@ -251,7 +251,11 @@ static void stop_fiber(void *arg)
 
 	if (boot_host_is_stopping()) {
 		notify_stopping("The host goes down: stopping guests");
+		log_notice("The host goes down: stopping guests");
 		boot_stop_guests(vmd);
+	} else {
+		notify_stopping("Leaving; guests run on");
+		log_notice("Leaving; guests run on");
 	}
 	vmd->stopping = true;
 	for (int waited = 0; rpc_changes_in_flight(vmd->rpc) && waited < END_GRACE_MS;
@@ -268,8 +272,6 @@ void vmd_stop(struct vmd *vmd)
 		return;
 	}
 	vmd->stop_asked = true;
-	notify_stopping("Leaving; guests run on");
-	log_notice("Leaving; guests run on");
 	if (fiber_start("stop", stop_fiber, vmd) < 0)
 		end_loop(vmd);
 }

@@ -25,12 +25,11 @@ if [ "$HOST_BOOT" = 1 ]; then
 	host-reboot
 fi
 
-before() { journalctl -b -1 -u vmd --no-pager -o cat; }
 check "this is another boot" is "$HOST_BOOT" 2
 check "vmd is there" within 60 vmctl daemon ping
 check "vmd knew that the host went down" sh -c 'journalctl -b -1 -u vmd | grep -q "The host goes down"'
 check "stop: the guest powered off by itself" \
-	sh -c "journalctl -b -1 -u vmd -o cat | grep \"Guest 'polite': stopping -> stopped, host-shutdown\""
+	sh -c "journalctl -b -1 -u vmd -o cat | grep \"Guest 'polite': stopping -> stopped, guest-shutdown\""
 check "stop: by its power button" \
 	sh -c 'vmctl logs polite | grep -q "vmd-guest: power off"'
 check "deadline: a deaf guest was ended at its own" of_is deaf .state stopped
