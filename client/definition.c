@@ -31,6 +31,7 @@ static const struct spec disk_spec = {
 		{ "discard", NULL, SPEC_TEXT },
 		{ "serial", NULL, SPEC_TEXT },
 		{ "bus", NULL, SPEC_TEXT },
+		{ "queues", NULL, SPEC_INT },
 		{ "bandwidth", "bandwidth.total", SPEC_TEXT },
 		{ "bandwidth.read", NULL, SPEC_TEXT },
 		{ "bandwidth.write", NULL, SPEC_TEXT },
@@ -49,6 +50,7 @@ static const struct spec nic_spec = {
 		{ "mac", NULL, SPEC_TEXT },
 		{ "forward", NULL, SPEC_LIST },
 		{ "ifname", NULL, SPEC_TEXT },
+		{ "queues", NULL, SPEC_INT },
 		{ 0 },
 	},
 	"network",
@@ -71,9 +73,19 @@ static const struct spec cpus_spec = {
 		{ "sockets", "topology.sockets", SPEC_INT },
 		{ "cores", "topology.cores", SPEC_INT },
 		{ "threads", "topology.threads", SPEC_INT },
+		{ "nested", NULL, SPEC_BOOL },
 		{ 0 },
 	},
 	"count",
+};
+
+static const struct spec backing_spec = {
+	(const struct spec_field[]){
+		{ "hugepages", NULL, SPEC_TEXT },
+		{ "prealloc", NULL, SPEC_BOOL },
+		{ 0 },
+	},
+	NULL,
 };
 
 static const struct spec machine_spec = {
@@ -147,6 +159,7 @@ const struct def_option def_options[] = {
 	{ "machine", "machine", DEF_OBJECT, SPEC_TEXT, &machine_spec, "type" },
 	{ "cpus", "cpus", DEF_OBJECT, SPEC_TEXT, &cpus_spec, "count" },
 	{ "memory", "memory", DEF_VALUE, SPEC_TEXT, NULL, NULL },
+	{ "memory-backing", "memory_backing", DEF_OBJECT, SPEC_TEXT, &backing_spec, NULL },
 	{ "kernel", "boot.kernel", DEF_VALUE, SPEC_PATH, NULL, NULL },
 	{ "initrd", "boot.initrd", DEF_VALUE, SPEC_PATH, NULL, NULL },
 	{ "cmdline", "boot.cmdline", DEF_VALUE, SPEC_TEXT, NULL, NULL },

@@ -7,7 +7,9 @@
 #define DEFINITION_OPTIONS                                                                               \
 	{ "file", 'f', "FILE", "definition as JSON; options stand above it ('-': stdin)" },              \
 		{ "memory", 'm', "SIZE", "memory, such as 2G (default 512M)" },                          \
-		{ "cpus", 'c', "N", "processors: N[,model=M][,sockets=N][,cores=N][,threads=N]" },       \
+		{ "cpus", 'c', "N",                                                                      \
+		  "processors: N[,model=M][,sockets=N][,cores=N][,threads=N][,nested]" },                \
+		{ "memory-backing", 0, "SPEC", "hugepages=transparent|2M|1G[,prealloc]" },               \
 		{ "kernel", 'k', "FILE", "Linux kernel to boot" },                                       \
 		{ "initrd", 'i', "FILE", "initial RAM disk" },                                           \
 		{ "cmdline", 0, "TEXT", "kernel command line" },                                         \
@@ -17,9 +19,9 @@
 		{ "disk", 'd', "SPEC",                                                                   \
 		  "path=FILE|disk=NAME,format=F[,readonly][,size=S][,cache=C][,discard=D][,serial=S]"    \
 		  "[,bus=B][,bandwidth=S][,bandwidth.read=S][,bandwidth.write=S][,iops=N][,iops.read=N]" \
-		  "[,iops.write=N]" },                                                                   \
+		  "[,iops.write=N][,queues=N]" },                                                        \
 		{ "nic", 'n', "SPEC",                                                                    \
-		  "user|tap|none[,forward=tcp:8080:80]...[,mac=M][,model=M][,ifname=TAP]" },             \
+		  "user|tap|none[,forward=tcp:8080:80]...[,mac=M][,model=M][,ifname=TAP][,queues=N]" },  \
 		{ "share", 0, "SPEC", "DIR,tag=T[,readonly]: directory shared by virtiofs" },            \
 		{ "label", 'l', "KEY=VALUE", "label (repeat for more)" },                                \
 		{ "engine", 0, "NAME", "auto (default), kvm or qemu" },                                  \

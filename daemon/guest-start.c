@@ -18,6 +18,7 @@
 #include "daemon/definition.h"
 #include "daemon/engine.h"
 #include "daemon/guest-run.h"
+#include "daemon/guest-stats.h"
 #include "daemon/ram.h"
 #include "daemon/store.h"
 #include "daemon/vmd.h"
@@ -278,8 +279,10 @@ static int start_steps(struct guest *g, const struct memory_file *memory, const 
 	r = prepare_start(g, definition, &choice, err);
 	if (r == 0)
 		r = launch_engine(g, definition, &choice, g->start.from != START_BOOT, err);
-	if (r == 0)
+	if (r == 0) {
+		guest_stats_prepare(g);
 		r = load_memory(g, memory, err);
+	}
 	if (r == 0)
 		r = start_vcpus(g, cause, actor, err);
 	if (g->state == GUEST_RUNNING || g->state == GUEST_PAUSED) {

@@ -18,6 +18,7 @@
 #include "daemon/event.h"
 #include "daemon/guest-change.h"
 #include "daemon/guest-run.h"
+#include "daemon/guest-stats.h"
 #include "daemon/rpc.h"
 #include "daemon/vmd.h"
 
@@ -41,160 +42,15 @@ static void unref_guest(struct guest **g)
 }
 #define cleanup_guest __attribute__((cleanup(unref_guest)))
 
-/* utime + stime of a process or thread in microseconds, proc(5) stat fields 14 and 15. */
-static uint64_t cpu_time_us(const char *path)
-{
-	cleanup_free char *data = NULL;
-	unsigned long long user, system;
-	const char *p;
-
-	if (fs_read_file(AT_FDCWD, path, 4096, &data, NULL) < 0)
-		return 0;
-	p = strrchr(data, ')');
-	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
-	                 &system) != 2)
-		return 0;
-	return (user + system) * 1000000u / (unsigned long long)sysconf(_SC_CLK_TCK);
-}
-
-static uint64_t resident_bytes(pid_t pid)
-{
-	cleanup_free char *data = NULL;
-	unsigned long long pages;
-	char path[48];
-
-	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
-	if (fs_read_file(AT_FDCWD, path, 256, &data, NULL) < 0 ||
-	    sscanf(data, "%*u %llu", &pages) != 1)
-		return 0;
-	return pages * (unsigned long long)sysconf(_SC_PAGESIZE);
-}
-
-static json_t *process_stats(const struct guest_run *run)
-{
-	char path[48];
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", run->pid);
-	return json_pack("{s:i, s:I, s:I}", "pid", run->pid, "cpu_us",
-	                 (json_int_t)cpu_time_us(path), "rss_bytes",
-	                 (json_int_t)resident_bytes(run->pid));
-}
-
-static int add_cpu_stats(struct guest *g, json_t *out, struct vmd_error *err)
-{
-	cleanup_json json_t *reply = NULL;
-	json_t *cpus = json_array(), *cpu;
-	pid_t pid = g->run->pid;
-	size_t i;
-	int r = guest_qmp(g, "query-cpus-fast", NULL, &reply, err);
-
-	json_array_foreach(reply, i, cpu) {
-		int64_t tid = jsonx_int(cpu, "thread-id", 0);
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/task/%lld/stat", pid, (long long)tid);
-		json_array_append_new(cpus, json_pack("{s:I, s:I, s:I}", "index",
-		                                      (json_int_t)jsonx_int(cpu, "cpu-index", 0),
-		                                      "thread_id", (json_int_t)tid, "time_us",
-		                                      (json_int_t)cpu_time_us(path)));
-	}
-	(void)jsonx_set(out, "cpus", cpus);
-	return r;
-}
-
-/* QMP BlockDeviceStats to our names; our device ids are "disk<index>". */
-static json_t *disk_stats(const json_t *entry)
-{
-	static const struct {
-		const char *ours, *qmp;
-		int divide;
-	} fields[] = {
-		{ "read_bytes", "rd_bytes", 1 },
-		{ "write_bytes", "wr_bytes", 1 },
-		{ "read_ops", "rd_operations", 1 },
-		{ "write_ops", "wr_operations", 1 },
-		{ "flush_ops", "flush_operations", 1 },
-		{ "read_time_us", "rd_total_time_ns", 1000 },
-		{ "write_time_us", "wr_total_time_ns", 1000 },
-	};
-	const json_t *stats = json_object_get(entry, "stats");
-	const char *name = strstr(jsonx_str(entry, "qdev", ""), "disk");
-	json_t *out;
-	int index;
-
-	if (!name || sscanf(name, "disk%d", &index) != 1)
-		return NULL;
-	out = json_pack("{s:i}", "index", index);
-	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
-		(void)jsonx_set(
-			out, fields[i].ours,
-			json_integer(jsonx_int(stats, fields[i].qmp, 0) / fields[i].divide));
-	return out;
-}
-
-static int add_disk_stats(struct guest *g, json_t *out, struct vmd_error *err)
-{
-	cleanup_json json_t *reply = NULL;
-	json_t *disks = json_array(), *entry;
-	size_t i;
-	int r = guest_qmp(g, "query-blockstats", NULL, &reply, err);
-
-	json_array_foreach(reply, i, entry) {
-		json_t *stats = disk_stats(entry);
-
-		if (stats)
-			json_array_append_new(disks, stats);
-	}
-	(void)jsonx_set(out, "disks", disks);
-	return r;
-}
-
-static json_t *nic_stats(const json_t *definition)
-{
-	json_t *nics = json_array(), *nic;
-	size_t i;
-
-	json_array_foreach(json_object_get(definition, "nics"), i, nic)
-		json_array_append_new(nics, json_pack("{s:i, s:s}", "index", (int)i, "mac",
-		                                      jsonx_str(nic, "mac", "")));
-	return nics;
-}
-
-static void add_memory_stats(struct guest *g, const json_t *definition, json_t *out)
-{
-	uint64_t configured = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
-	json_t *memory = json_pack("{s:I}", "configured_bytes", (json_int_t)configured);
-	cleanup_json json_t *balloon = NULL;
-
-	if (!json_is_false(json_object_get(definition, "balloon")) &&
-	    guest_qmp(g, "query-balloon", NULL, &balloon, NULL) == 0)
-		(void)jsonx_set(memory, "actual_bytes",
-		                json_integer(jsonx_int(balloon, "actual", (int64_t)configured)));
-	(void)jsonx_set(out, "memory", memory);
-}
-
 static int vm_stats(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest struct guest *g = live_guest(call, "read the counters of", err);
-	cleanup_json json_t *out = json_object(), *definition = NULL;
-	int r;
+	json_t *stats = NULL;
+	int r = g ? guest_stats(g, &stats, err) : -ESTALE;
 
-	if (!g)
-		return -ESTALE;
-	definition = json_loads(g->run->definition, 0, NULL);
-	(void)jsonx_set(out, "time_us", json_integer((json_int_t)now_wall_us()));
-	(void)jsonx_set(out, "uptime_us",
-	                json_integer((json_int_t)(now_wall_us() - g->run->started_us)));
-	(void)jsonx_set(out, "process", process_stats(g->run));
-	r = add_cpu_stats(g, out, err);
 	if (r == 0)
-		r = add_disk_stats(g, out, err);
-	if (r < 0)
-		return r;
-	add_memory_stats(g, definition, out);
-	(void)jsonx_set(out, "nics", nic_stats(definition));
-	call_reply(call, json_incref(out));
-	return 0;
+		call_reply(call, stats);
+	return r;
 }
 
 static int reply_stream(struct call *call, int fd)

@@ -11,6 +11,19 @@
 #include "vmm/control.h"
 #include "vmm/jail.h"
 
+/* As QMP BlockLatencyHistogramInfo; the boundaries are nanoseconds there. */
+static void put_histogram(json_t *out, const json_t *stats, const char *theirs)
+{
+	json_t *bins = json_object_get(stats, "latency_us"), *boundaries = json_array();
+	char name[40];
+
+	for (size_t i = 0; i + 1 < json_array_size(bins); i++)
+		json_array_append_new(boundaries, json_integer(1000ll << i));
+	snprintf(name, sizeof(name), "%s_latency_histogram", theirs);
+	json_object_set_new(out, name,
+	                    json_pack("{s:o, s:O*}", "boundaries", boundaries, "bins", bins));
+}
+
 /* QEMU's names for what a device counts per kind of operation. */
 static void put_operation(json_t *out, const json_t *stats, const char *ours, const char *theirs)
 {
@@ -23,6 +36,7 @@ static void put_operation(json_t *out, const json_t *stats, const char *ours, co
 	json_object_set_new(out, name, json_integer(jsonx_int(s, "total_ns", 0)));
 	snprintf(name, sizeof(name), "failed_%s_operations", theirs);
 	json_object_set_new(out, name, json_integer(jsonx_int(s, "errors", 0)));
+	put_histogram(out, s, theirs);
 	if (strcmp(theirs, "flush") == 0)
 		return;
 	snprintf(name, sizeof(name), "%s_bytes", theirs);

@@ -377,9 +377,9 @@ static int check_devices(const struct vmm_config *c, struct vmd_error *err)
 	for (unsigned i = 0; i < c->n_nics; i++) {
 		const struct vmm_nic *n = &c->nics[i];
 
-		if ((n->n_taps == 0) == (n->stream_fd < 0))
+		if (n->n_taps && n->stream_fd >= 0)
 			return error_set(err, ERROR_INVALID,
-			                 "nics[%u]: tap_fds or stream_fd is needed, not both", i);
+			                 "nics[%u]: tap_fds and stream_fd exclude each other", i);
 		if (id_is_taken(c, n->id))
 			return error_set(err, ERROR_INVALID, "nics[%u].id: is empty or used twice",
 			                 i);

@@ -17,7 +17,8 @@
  *             "serial": "…", "queues": 1, "limits": {"bytes_per_s": 0, "read_bytes_per_s": 0, …}},
  *            {"id": "disk1", "vhost_user_fd": 11, "readonly": false, "serial": "…", "queues": 1}],
  *  "nics": [{"id": "nic0", "mac": "52:54:00:…", "mtu": 0, "tap_fds": [12]},
- *           {"id": "nic1", "mac": "…", "stream_fd": 13}],
+ *           {"id": "nic1", "mac": "…", "stream_fd": 13},
+ *           {"id": "nic2", "mac": "…"}],                       nothing is connected to this one
  *  "rng": true, "balloon": {"deflate_on_oom": true, "free_page_reporting": true},
  *  "pvpanic": true,
  *  "actions": {"reboot": "reset"|"shutdown", "panic": "pause"|"shutdown"|"none"},

@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/macros.h"
 #include "devices/vmgenid.h"
 #include "vmm/machine.h"
@@ -61,6 +64,17 @@ static int add_disk(struct machine *m, const struct vmm_disk *c, struct vmd_erro
 	return add_to_bus(m, d, loop, err);
 }
 
+/* A stream whose other end is gone: the guest sees no link. */
+static int no_peer(void)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -errno;
+	close(pair[1]);
+	return pair[0];
+}
+
 static int add_nic(struct machine *m, const struct vmm_nic *c, struct vmd_error *err)
 {
 	struct virtio_net_config net = { .id = c->id,
@@ -69,14 +83,17 @@ static int add_nic(struct machine *m, const struct vmm_nic *c, struct vmd_error 
 		                         .stream_fd = c->stream_fd };
 	struct virtio_device *d = NULL;
 	struct ioloop *loop = NULL;
-	int r = ioloop_new(c->id, &loop);
+	int r = ioloop_new(c->id, &loop), own = -EBADF;
 
 	memcpy(net.mac, c->mac, sizeof(net.mac));
 	for (unsigned i = 0; i < VIRTIO_NET_MAX_PAIRS; i++)
 		net.tap_fds[i] = i < c->n_taps ? c->tap_fds[i] : -EBADF;
-	if (r == 0)
+	if (r == 0 && !c->n_taps && c->stream_fd < 0)
+		r = net.stream_fd = own = no_peer();
+	if (r >= 0)
 		r = virtio_net_new(&net, &m->memory.mem, loop, &d);
 	if (r < 0) {
+		cleanup_close_p(&own);
 		(void)ioloop_free(loop);
 		return cannot(r, c->id, err);
 	}

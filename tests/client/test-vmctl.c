@@ -862,7 +862,7 @@ Test(vmctl, completion_in_bash)
 	/* As bash cuts "--output=j": at the sign. */
 	expect_bash(&f, "vmctl list --output =", "table json ");
 	expect_bash(&f, "vmctl list --output = j", "json ");
-	expect_bash(&f, "vmctl set web mem", "memory= ");
+	expect_bash(&f, "vmctl set web mem", "memory= memory_backing. ");
 	expect_bash(&f, "vmctl call vm.li", "vm.list ");
 	expect_bash(&f, "vmctl job list --state do", "done ");
 	fake_stop(&f);

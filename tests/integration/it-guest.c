@@ -466,8 +466,8 @@ Test(guest, a_disk_that_is_being_made_cannot_be_deleted)
 		                 0);
 		json_decref(reply);
 		call_ok(&s.client, "job.wait", "{s:s}", "job", job);
-		(void)call_raw(&s.client, "disk.delete", json_pack("{s:s}", "disk", "data"), NULL,
-		               0);
+		json_decref(call_raw(&s.client, "disk.delete", json_pack("{s:s}", "disk", "data"),
+		                     NULL, 0));
 	}
 	call_ok(&s.client, "daemon.ping", NULL);
 }

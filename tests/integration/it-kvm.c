@@ -413,6 +413,17 @@ Test(kvm, a_killed_daemon_finds_its_guest_again)
 	close(fd);
 }
 
+static json_int_t sum(const json_t *numbers)
+{
+	json_int_t total = 0;
+	const json_t *n;
+	size_t i;
+
+	json_array_foreach(numbers, i, n)
+		total += json_integer_value(n);
+	return total;
+}
+
 Test(kvm, counters_are_told)
 {
 	const char *disk = scene_disk(&s, "disk.img", 4 << 20);
@@ -420,8 +431,8 @@ Test(kvm, counters_are_told)
 	int fd;
 
 	create("test=blk-write,echo at=0 count=16 seed=5",
-	       json_pack("{s:i, s:[{s:s, s:s}]}", "cpus", 2, "disks", "path", disk, "format",
-	                 "raw"));
+	       json_pack("{s:i, s:[{s:s, s:s}], s:[{s:s}]}", "cpus", 2, "disks", "path", disk,
+	                 "format", "raw", "nics", "network", "none"));
 	start();
 	fd = console_open(&s, "a", true);
 	console_expect(fd, "echo: ready", 20000);
@@ -430,6 +441,11 @@ Test(kvm, counters_are_told)
 	cr_expect_gt(member_int(stats, "cpus.0.thread_id"), 1);
 	cr_expect_gt(member_int(stats, "disks.0.write_bytes"), 0);
 	cr_expect_gt(member_int(stats, "disks.0.write_ops"), 0);
+	cr_expect_eq(sum(member(stats, "disks.0.latency_us.write")),
+	             member_int(stats, "disks.0.write_ops"));
+	cr_expect_gt(member_int(stats, "cpus.0.exits.io"), 0);
+	cr_expect_eq(member_int(stats, "cpus.1.exits.io"), 0);
+	cr_expect_eq(member_int(stats, "nics.0.tx_packets"), 0);
 	cr_expect_eq(member_int(stats, "memory.actual_bytes"), 64ll << 20);
 	json_decref(stats);
 	close(fd);

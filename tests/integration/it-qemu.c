@@ -351,6 +351,23 @@ Test(qemu, machines_have_their_type_and_options)
 	expect_output(console, "grep -c 'part.*0xd07' /proc/cpuinfo", "2");
 }
 
+/* Of every disk, with its requests sorted by latency. */
+static void expect_disk_counters(void)
+{
+	json_t *stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
+	const json_t *n;
+	json_int_t sum = 0;
+	size_t i;
+
+	cr_expect_eq(json_array_size(member(stats, "disks")), 4);
+	cr_expect_gt(member_int(stats, "disks.0.read_ops"), 0);
+	json_array_foreach(member(stats, "disks.0.latency_us.read"), i, n)
+		sum += json_integer_value(n);
+	cr_expect_gt(sum, 0);
+	cr_expect_eq(json_array_size(member(stats, "disks.3.latency_us.write")), 24);
+	json_decref(stats);
+}
+
 /* One guest with a disk on every bus that its kernel knows. */
 Test(qemu, disks_are_what_the_definition_says)
 {
@@ -389,6 +406,8 @@ Test(qemu, disks_are_what_the_definition_says)
 	              "echo $?; done",
 	              "1\n0");
 	expect_output(console, "echo x | dd of=/dev/sda 2>/dev/null; echo $?", "1");
+	expect_output(console, "echo x | dd of=/dev/vda conv=fsync 2>/dev/null; echo $?", "0");
+	expect_disk_counters();
 	for (int i = 0; i < 2; i++) {
 		cleanup_json json_t *nodes = qmp("query-named-block-nodes", js("{'flat': true}"));
 		const char *node = i ? "disk3" : "disk1";

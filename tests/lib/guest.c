@@ -169,6 +169,24 @@ void console_type(int fd, const char *text)
 	cr_assert_eq(fd_write_all(fd, text, strlen(text)), 0);
 }
 
+/* The kit's init tells of addresses at its own time, also between the lines of a command. */
+static void drop_notices(char *text)
+{
+	static const char notice[] = "vmd-guest: eth";
+	char *line = text;
+
+	while (line && *line) {
+		char *end = strchr(line, '\n');
+
+		if (strncmp(line, notice, strlen(notice)) != 0)
+			line = end ? end + 1 : NULL;
+		else if (end)
+			memmove(line, end + 1, strlen(end + 1) + 1);
+		else
+			*line = '\0';
+	}
+}
+
 const char *console_run(int fd, const char *command)
 {
 	static char output[65536];
@@ -187,9 +205,11 @@ const char *console_run(int fd, const char *command)
 	for (size_t i = 0; i < n && len < sizeof(output) - 1; i++)
 		if (consoles[fd].text[i] != '\r')
 			output[len++] = consoles[fd].text[i];
-	if (len > 0 && output[len - 1] == '\n')
-		len--;
 	output[len] = '\0';
+	drop_notices(output);
+	len = strlen(output);
+	if (len > 0 && output[len - 1] == '\n')
+		output[len - 1] = '\0';
 	console_drop(fd, n + strlen(end));
 	return output;
 }

@@ -305,6 +305,9 @@ Test(virtio, registers_at_other_widths_and_offsets_read_as_ones_and_take_nothing
 
 			if ((at < sizeof(sizes) && sizes[at] == size) || (at == 0x40 && size == 1))
 				continue;
+			/* A whole address of the three; no driver may, QEMU lets it. */
+			if (size == 8 && at % 8 == 0 && at >= 0x20 && at < 0x38)
+				continue;
 			cr_expect_eq(bus_read(&m.mmio, driver.common + at, size), ones,
 			             "offset 0x%x, %u bytes", at, size);
 			bus_write(&m.mmio, driver.common + at, size, 0);

@@ -118,7 +118,8 @@ Test(vmm_config, what_does_not_fit_together_is_refused, .init = open_fds)
 		",\"disks\":[{\"id\":\"disk0\",\"fd\":52,\"vhost_user_fd\":53}]",
 		",\"disks\":[{\"id\":\"disk0\"}]",
 		",\"disks\":[{\"id\":\"d\",\"fd\":52},{\"id\":\"d\",\"fd\":53}]",
-		",\"nics\":[{\"id\":\"n\",\"mac\":\"52:54:00:00:00:01\"}]",
+		",\"nics\":[{\"id\":\"n\",\"mac\":\"52:54:00:00:00:01\",\"stream_fd\":52,"
+		"\"tap_fds\":[53]}]",
 		",\"memory\":{\"bytes\":1}", /* a second "memory" */
 	};
 
