@@ -450,10 +450,14 @@ Test(shim, helpers_end_with_the_engine)
 
 static void vital(struct fx *fx)
 {
-	char text[256];
+	char text[256], script[256], go[128];
 
-	fx_add(fx, "swtpm", "sleep 0.1; exit 1", true);
+	/* It ends when the engine has started, however long that takes. */
+	snprintf(go, sizeof(go), "%s/go", fx->state);
+	snprintf(script, sizeof(script), "until [ -e %s ]; do sleep 0.01; done; exit 1", go);
+	fx_add(fx, "swtpm", script, true);
 	fx_must_start(fx, "exec sleep 1000");
+	cr_assert_eq(mkdir(go, 0700), 0);
 	fx_wait(fx, &fx->exited);
 	cr_assert_eq(fx->exit.signal, SIGKILL);
 	cr_assert_str_eq(fx->exit.cause, "helper 'swtpm' ended");
