@@ -93,6 +93,9 @@ static int send_all(struct rpc *rpc, const char *text, size_t len, const int *fd
 	while (len) {
 		ssize_t n = fd_send(rpc->fd, text, len, fds, n_fds);
 
+		/* What vmd said before it closed, a refusal mostly, is still to be read. */
+		if (n == -EPIPE || n == -ECONNRESET)
+			return 0;
 		if (n < 0) {
 			(void)error_set_errno(err, (int)-n, "vmd closed the connection");
 			return -ENOTCONN;

@@ -4,12 +4,15 @@
 #include <criterion/criterion.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "client/args.h"
 #include "client/die.h"
 #include "client/output.h"
 #include "client/patch.h"
 #include "client/progress.h"
+#include "client/rpcclient.h"
 #include "client/spec.h"
 #include "client/term.h"
 #include "common/jsonx.h"
@@ -290,4 +293,24 @@ Test(vmctl_parts, values_for_people)
 		strbuf_deinit(&s);
 		json_decref(v);
 	}
+}
+
+/* vmd refuses a caller without reading: the refusal counts, not that the call could not be sent. */
+Test(vmctl_parts, a_refusal_is_read_even_when_nothing_can_be_sent)
+{
+	static const char refusal[] =
+		"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32006,\"message\":"
+		"\"you may not\",\"data\":{\"kind\":\"denied\"}}}\n";
+	struct vmd_error err = VMD_ERROR_INIT;
+	json_t *result = NULL;
+	struct rpc *rpc;
+	int pair[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	cr_assert_eq(write(pair[1], refusal, strlen(refusal)), (ssize_t)strlen(refusal));
+	close(pair[1]);
+	rpc = rpc_new(pair[0]);
+	cr_assert_lt(rpc_call(rpc, "vm.list", NULL, 1000, &result, &err), 0);
+	cr_expect_eq(err.kind, ERROR_DENIED, "%s", err.message);
+	rpc_free(rpc);
 }
