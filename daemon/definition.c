@@ -258,13 +258,15 @@ int definition_complete(struct call *call, json_t *definition, const struct gues
 {
 	/* An update that leaves the nics alone leaves their descriptors alone. */
 	bool new_nics = !old || json_object_get(json_object_get(call->params, "set"), "nics");
-
+	cleanup_json json_t *before = old ? guest_definition(old) : NULL;
 	int r = complete_name(definition, old, err);
 
 	if (r == 0)
 		r = complete_uuid(definition, old, err);
 	if (r == 0)
 		r = check_owner(call, definition, old, err);
+	if (r == 0)
+		r = definition_check_files(call, definition, before, err);
 	if (r == 0)
 		r = complete_nics(definition, err);
 	if (r == 0)

@@ -18,6 +18,10 @@
 int definition_complete(struct call *call, json_t *definition, const struct guest *old,
                         struct held_fds *held, struct vmd_error *err);
 
+/* May this caller name the files and devices of the host that are new in definition? old is the
+ * guest's present definition, or NULL. -EACCES (ERROR_DENIED) with the field. */
+int definition_check_files(const struct call *call, const json_t *definition, const json_t *old,
+                           struct vmd_error *err);
 /* Can it run here? The engine's and host's refusals with field and reason. Waits for the first KVM
  * proof. */
 int definition_check(struct vmd *vmd, const json_t *definition, struct engine_choice *ret,

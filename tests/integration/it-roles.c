@@ -192,3 +192,47 @@ Test(roles, operators_change_what_they_own)
 	client_close(&operator);
 	client_close(&admin);
 }
+
+/* What vmd would open as root for whoever can name it. */
+Test(roles, only_admins_name_files_of_the_host)
+{
+	static const struct {
+		const char *part, *field;
+	} parts[] = {
+		{ "{\"boot\":{\"kernel\":\"/etc/shadow\"}}", "definition.boot.kernel" },
+		{ "{\"boot\":{\"kernel\":{\"fd\":0}}}", "definition.boot.kernel" },
+		{ "{\"boot\":{\"iso\":\"/etc/shadow\"}}", "definition.boot.iso" },
+		{ "{\"disks\":[{\"path\":\"/etc/shadow\",\"format\":\"raw\"}]}",
+		  "definition.disks[0].path" },
+		{ "{\"shares\":[{\"path\":\"/etc\",\"tag\":\"t\"}]}", "definition.shares[0].path" },
+		{ "{\"nics\":[{\"network\":\"tap\",\"ifname\":\"tap0\"}]}",
+		  "definition.nics[0].ifname" },
+		{ "{\"display\":{\"type\":\"vnc\",\"socket\":\"/etc/x\"}}",
+		  "definition.display.socket" },
+	};
+	const char *path = scene_disk(&s, "disk.img", 1 << 20);
+	struct client operator;
+
+	open_role(&operator, OPERATOR, s.socket);
+	call_ok(&operator, "vm.create", "{s:{s:s, s:s}}", "definition", "name", "own", "memory",
+	        "64M");
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		json_t *part = json_loads(parts[i].part, 0, NULL), *d = json_deep_copy(part);
+		struct refusal r;
+
+		json_object_set_new(d, "name", json_string("x"));
+		r = call_refused(&operator, "denied", "vm.create", "{s:o}", "definition", d);
+		cr_expect_str_eq(r.field, parts[i].field);
+		r = call_refused(&operator, "denied", "vm.update", "{s:s, s:o}", "vm", "own", "set",
+		                 part);
+		cr_expect_str_eq(r.field, parts[i].field);
+	}
+	/* What an admin has put in stays, and stays as it is. */
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:[{s:s, s:s, s:b}]}}", "vm", "own", "set",
+	        "disks", "path", path, "format", "raw", "readonly", 1);
+	call_ok(&operator, "vm.update", "{s:s, s:{s:s}}", "vm", "own", "set", "memory", "96M");
+	call_refused(&operator, "denied", "vm.update", "{s:s, s:{s:[{s:s, s:s}]}}", "vm", "own",
+	             "set", "disks", "path", path, "format", "raw");
+	call_ok(&operator, "vm.delete", "{s:s}", "vm", "own");
+	client_close(&operator);
+}
