@@ -30,6 +30,18 @@ unsigned definition_disk_queues(const json_t *definition, const json_t *disk)
 	return (unsigned)jsonx_int(disk, "queues", MIN_OF(definition_cpu_count(definition), 4u));
 }
 
+bool definition_forwards_tcp(const json_t *definition)
+{
+	const json_t *nic, *entry;
+	size_t i, k;
+
+	json_array_foreach(json_object_get(definition, "nics"), i, nic)
+		json_array_foreach(json_object_get(nic, "forward"), k, entry)
+			if (strncmp(json_string_value(entry), "tcp:", 4) == 0)
+				return true;
+	return false;
+}
+
 int parse_forward(const char *text, struct forward *ret)
 {
 	const char *rest = text + 4;

@@ -12,6 +12,9 @@ unsigned definition_cpu_count(const json_t *definition);
 /* Request queues of a virtio disk: as given, or one per CPU up to four. */
 unsigned definition_disk_queues(const json_t *definition, const json_t *disk);
 
+/* Does a card of network "user" forward TCP ports? */
+bool definition_forwards_tcp(const json_t *definition);
+
 /* A port forward taken apart: "tcp:8080:80", "udp:127.0.0.1:5353:53". */
 struct forward {
 	bool udp;

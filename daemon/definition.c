@@ -18,6 +18,7 @@
 #include "common/cleanup.h"
 #include "common/jsonx.h"
 #include "common/parse.h"
+#include "daemon/definition-parts.h"
 #include "daemon/disk.h"
 #include "daemon/vmd.h"
 
@@ -285,6 +286,9 @@ int definition_check(struct vmd *vmd, const json_t *definition, struct engine_ch
 {
 	int r = host_probe_kvm(vmd, &vmd->host);
 
+	/* Whether passt carries them decides between the engines. */
+	if (r == 0 && definition_forwards_tcp(definition))
+		r = host_query_qemu(&vmd->host);
 	if (r < 0)
 		return error_set_errno(err, -r, "cannot tell what this host can do");
 	return engine_choose(&vmd->host, definition, ret, err);

@@ -10,6 +10,7 @@
 
 #include "common/cleanup.h"
 #include "common/jsonx.h"
+#include "daemon/definition-parts.h"
 #include "daemon/host.h"
 
 void launch_init(struct launch *l)
@@ -177,6 +178,18 @@ int engine_check_caps(const struct engine *engine, const struct host_facts *host
 	return 0;
 }
 
+/* An older passt leaves clients of a server that speaks first waiting; QEMU has a network of its
+ * own. */
+static int check_forwards(const struct host_facts *host, const json_t *definition,
+                          struct vmd_error *err)
+{
+	if (!host->passt[0] || !definition_forwards_tcp(definition) || host_passt_forwards(host))
+		return 0;
+	return engine_refuse(err, "definition.nics",
+	                     "this host's passt fails at TCP forwards, QEMU's own user network "
+	                     "does not");
+}
+
 int engine_choose(const struct host_facts *host, const json_t *definition,
                   struct engine_choice *ret, struct vmd_error *err)
 {
@@ -189,7 +202,8 @@ int engine_choose(const struct host_facts *host, const json_t *definition,
 		return engine_kvm.check(host, definition, ret, err);
 	if (strcmp(wanted, "qemu") == 0)
 		return engine_qemu.check(host, definition, ret, err);
-	if (engine_kvm.check(host, definition, ret, &why_not_kvm) == 0)
+	if (check_forwards(host, definition, &why_not_kvm) == 0 &&
+	    engine_kvm.check(host, definition, ret, &why_not_kvm) == 0)
 		return 0;
 	r = engine_qemu.check(host, definition, ret, err);
 	/* With KVM in use, what is left to tell is why it is QEMU that uses it. */
