@@ -187,10 +187,11 @@ static int open_all(void *arg)
 /* Names the guest that holds a locked image when it is one of ours. */
 static void name_holder(const struct preparation *p, struct vmd_error *err)
 {
-	const char *path = p->openings[p->failed].file.path, *holder;
+	const char *path, *holder;
 
 	if (err->kind != ERROR_BUSY || p->failed >= p->n_openings || !p->opts->holder_of)
 		return;
+	path = p->openings[p->failed].file.path;
 	holder = p->opts->holder_of(p->vmd, path, p->definition);
 	if (holder)
 		snprintf(err->message, sizeof(err->message), "'%.200s' is in use by guest '%s'",
