@@ -347,6 +347,7 @@ pid_t vmctl_on_tty(struct fake *f, int *ret_fd, ...)
 {
 	struct winsize ws = { .ws_row = 25, .ws_col = 100 };
 	char name[sizeof("./vmctl")], *argv[MAX_ARGS + 1];
+	sigset_t ends, mask;
 	va_list ap;
 	pid_t pid;
 
@@ -355,12 +356,21 @@ pid_t vmctl_on_tty(struct fake *f, int *ret_fd, ...)
 	va_end(ap);
 	strcpy(name, "./vmctl");
 	argv[0] = name;
+	/* One that comes before the child has made itself ready waits, and is not lost. */
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	cr_assert_eq(sigprocmask(SIG_BLOCK, &ends, &mask), 0);
 	pid = forkpty(ret_fd, NULL, NULL, &ws);
+	if (pid != 0)
+		(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
-		/* As a login on a terminal has it; a shell's background jobs ignore it. */
+		/* As a login on a terminal has it; a shell's background jobs ignore them. */
 		(void)signal(SIGINT, SIG_DFL);
 		(void)signal(SIGQUIT, SIG_DFL);
+		(void)signal(SIGTERM, SIG_DFL);
+		(void)sigprocmask(SIG_UNBLOCK, &ends, NULL);
 		set_environment(f);
 		setenv("TERM", "xterm", 1);
 		execv(argv[0], argv);
