@@ -159,10 +159,11 @@ Test(qemu_net, user_networks_work_with_and_without_passt)
 	cr_expect_str_eq(address_of(console, 0), "10.0.2.15");
 	cr_expect_str_eq(address_of(console, 1), "10.0.2.15");
 	expect_output(console, "cat /sys/class/net/eth1/address", "52:54:00:ab:cd:01");
+	/* Both cards have one address here; only one of them may answer. */
+	console_run(console, "ip link set eth1 down");
 	expect_tcp(console, tcp);
 	cr_expect_not(listens("127.0.0.2", bound));
-	/* Both cards have one address here; only one of them may answer. */
-	console_run(console, "ip link set eth0 down");
+	console_run(console, "ip link set eth0 down; ip link set eth1 up");
 	expect_udp(console, udp);
 	close(console);
 }
