@@ -84,8 +84,7 @@ static void index_jump_far(struct ring *r)
 }
 
 /* n entries in the table, in a chain, of which the last leads to last_next when it has a flag. */
-static void table_of(struct ring *r, unsigned n, unsigned last_flags, unsigned last_next,
-                     uint32_t bytes)
+static void fill_table(struct ring *r, unsigned n, unsigned last_flags, unsigned last_next)
 {
 	for (unsigned i = 0; i < n; i++) {
 		r->table[i].address = r->good;
@@ -93,6 +92,11 @@ static void table_of(struct ring *r, unsigned n, unsigned last_flags, unsigned l
 		r->table[i].flags = (uint16_t)(r->flags | (i + 1 < n ? DESC_NEXT : last_flags));
 		r->table[i].next = (uint16_t)(i + 1 < n ? i + 1 : last_next);
 	}
+}
+static void table_of(struct ring *r, unsigned n, unsigned last_flags, unsigned last_next,
+                     uint32_t bytes)
+{
+	fill_table(r, n, last_flags, last_next);
 	one(r, (uint64_t)r->table, bytes, DESC_INDIRECT);
 }
 static void too_long(struct ring *r)
@@ -109,7 +113,7 @@ static void indirect_past_end(struct ring *r)
 }
 static void indirect_in_indirect(struct ring *r)
 {
-	table_of(r, 2, 0, 0, 2 * 16);
+	fill_table(r, 2, 0, 0);
 	r->table[0].flags = DESC_INDIRECT;
 	r->table[0].address = (uint64_t)(r->table + 8);
 	r->table[0].len = 16;

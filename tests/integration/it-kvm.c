@@ -1,67 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * Engine kvm through the API, with the bare guests of tests/guest. They run on any /dev/kvm, also
- * on one that is too slow or too incomplete for Linux; so the prober is told to find it usable.
- * That real kernels run is shown by tests/host.
- */
+/* Engine kvm through the API, as its users see it. */
 #include "config.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/fdio.h"
-#include "common/fsutil.h"
 #include "common/macros.h"
-#include "common/timeutil.h"
-#include "tests/lib/scene.h"
+#include "tests/integration/kvm-fixture.h"
 
 #define GUEST TEST_BUILD_DIR "/tests/guest/bare.elf"
 
-static struct scene s;
-
-static void need_kvm(void)
-{
-	cleanup_close int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	cleanup_close int vm = fd < 0 ? -1 : ioctl(fd, KVM_CREATE_VM, 0);
-
-	if (vm < 0)
-		cr_skip_test("no /dev/kvm that makes a virtual machine: %s", strerror(errno));
-}
-
-static void setup(void)
-{
-	static const char probe[] =
-		"#!/bin/sh\necho '{\"usable\":true,\"reason\":\"told so by the test\",\"checks\":{},"
-		"\"loop_mips\":1,\"exit_ns\":1}'\n";
-	static char path[128];
-
-	need_kvm();
-	scene_init(&s);
-	snprintf(path, sizeof(path), "%s", scene_path(&s, "probe"));
-	cr_assert_eq(fs_write_atomic(AT_FDCWD, path, probe, strlen(probe), 0), 0);
-	cr_assert_eq(chmod(path, 0700), 0);
-	s.kvm_probe = path;
-	scene_start(&s);
-	call_ok(&s.client, "events.subscribe", NULL);
-}
-
-static void teardown(void)
-{
-	if (s.vmd)
-		scene_teardown(&s);
-}
-
-TestSuite(kvm, .timeout = 300, .init = setup, .fini = teardown);
+TestSuite(kvm, .timeout = 300, .init = kvm_setup, .fini = kvm_teardown);
 
 /* Defines guest "a"; more (stolen, may be NULL) has further members. */
 static void create(const char *cmdline, json_t *more)
@@ -91,20 +48,9 @@ static json_t *info(void)
 	return call(&s.client, "vm.get", "{s:s}", "vm", "a");
 }
 
-/* All of the console's text so far. */
-static const char *console_log(void)
-{
-	static char text[65536];
-	json_t *reply = call(&s.client, "vm.logs", "{s:s}", "vm", "a");
-
-	snprintf(text, sizeof(text), "%s", member_str(reply, "text"));
-	json_decref(reply);
-	return text;
-}
-
 static void expect_log(const char *words)
 {
-	const char *text = console_log();
+	const char *text = kvm_console_log();
 
 	cr_assert(strstr(text, words), "'%s' is not in:\n%s", words, text);
 }
@@ -120,7 +66,7 @@ static void run_to_end(void)
 	cr_expect_eq(member_int(i, "exit.code"), 0);
 	json_decref(i);
 	expect_log("guest: done");
-	cr_assert(!strstr(console_log(), "FAIL"), "%s", console_log());
+	cr_assert(!strstr(kvm_console_log(), "FAIL"), "%s", kvm_console_log());
 }
 
 Test(kvm, auto_takes_it_and_says_why)
@@ -158,7 +104,7 @@ Test(kvm, devices_nobody_asked_for_do_not_exist)
 	create("test=pci", json_pack("{s:b, s:b}", "rng", 0, "balloon", 0));
 	run_to_end();
 	expect_log("pci: 00.0 ");
-	cr_expect(!strstr(console_log(), "pci: 01.0 "), "%s", console_log());
+	cr_expect(!strstr(kvm_console_log(), "pci: 01.0 "), "%s", kvm_console_log());
 }
 
 Test(kvm, what_the_guest_wrote_is_in_the_file)
@@ -211,14 +157,14 @@ static unsigned long verified(int fd)
 {
 	static const char words[] = "dirty: verified counter ";
 	const char *line = NULL;
-	size_t from = strlen(console_log());
+	size_t from = strlen(kvm_console_log());
 
 	console_type(fd, "verify\n");
 	console_expect(fd, words, 20000);
 	console_expect(fd, "\n", 20000);
 	/* The log gets a line when it is whole. */
 	for (int i = 0; i < 2000 && !line; i++) {
-		line = strstr(console_log() + from, words);
+		line = strstr(kvm_console_log() + from, words);
 		if (!line)
 			(void)poll(NULL, 0, 10);
 	}
@@ -366,7 +312,8 @@ Test(kvm, a_reboot_is_the_same_process_or_a_stop)
 	        "on_reboot", "stop");
 	start();
 	expect_state_event("stopped");
-	cr_expect(!strstr(console_log() + strlen(console_log()) / 2, "guest: done\nguest: done"));
+	cr_expect(!strstr(kvm_console_log() + strlen(kvm_console_log()) / 2,
+	                  "guest: done\nguest: done"));
 }
 
 Test(kvm, a_panic_is_told_and_follows_its_action)

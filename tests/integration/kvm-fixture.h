@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+/*
+ * Tests of engine kvm with the bare guests of tests/guest. They run on any /dev/kvm, also on one
+ * that is too slow or too incomplete for Linux; so the prober is told to find it usable. That real
+ * kernels run is shown by tests/host.
+ */
+#include "tests/lib/scene.h"
+
+extern struct scene s;
+
+/* Starts a vmd that takes KVM for usable; skips the test where no virtual machine can be made. */
+void kvm_setup(void);
+void kvm_teardown(void);
+
+/* All of guest a's console so far (static storage). */
+const char *kvm_console_log(void);
