@@ -54,8 +54,10 @@ const char *kvm_console_log(void)
 {
 	static char text[65536];
 	json_t *reply = call(&s.client, "vm.logs", "{s:s}", "vm", "a");
+	const char *all = member_str(reply, "text");
+	size_t len = strlen(all);
 
-	snprintf(text, sizeof(text), "%s", member_str(reply, "text"));
+	snprintf(text, sizeof(text), "%s", len < sizeof(text) ? all : all + len - sizeof(text) + 1);
 	json_decref(reply);
 	return text;
 }

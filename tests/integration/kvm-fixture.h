@@ -13,5 +13,5 @@ extern struct scene s;
 void kvm_setup(void);
 void kvm_teardown(void);
 
-/* All of guest a's console so far (static storage). */
+/* Guest a's console so far, the last 64 KiB of it (static storage). */
 const char *kvm_console_log(void);
