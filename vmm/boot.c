@@ -14,7 +14,7 @@
 #include "vmm/memory.h"
 
 enum {
-	HEAD_BYTES = 4096,
+	HEAD_BYTES = 8192, /* a Multiboot header may be that far in */
 	PAGE_BYTES = 4096
 };
 
@@ -151,10 +151,9 @@ int boot_load(const struct boot_files *f, const struct guestmem *mem, struct boo
 		return error_set_errno(err, errno, "cannot read the kernel");
 	put_reset_vector(mem);
 	if (n >= 4 && memcmp(head, "\177ELF", 4) == 0)
-		return boot_pvh(f, head, (size_t)n, mem, ret, err);
+		return boot_elf(f, head, (size_t)n, mem, ret, err);
 	if (n >= 0x206 && memcmp(head + 0x202, "HdrS", 4) == 0)
 		return boot_bzimage(f, head, (size_t)n, mem, ret, err);
-	(void)error_set(err, ERROR_INVALID,
-	                "the kernel is neither a bzImage nor an ELF file with a PVH entry");
+	(void)error_set(err, ERROR_INVALID, "the kernel is neither a bzImage nor an ELF file");
 	return -EINVAL;
 }

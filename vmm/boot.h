@@ -12,7 +12,7 @@
 
 /* Guest addresses below 1 MiB that the loaders use. */
 #define BOOT_GDT          0x500u
-#define BOOT_START_INFO   0x6000u /* PVH: start info, modules, memory map */
+#define BOOT_START_INFO   0x6000u /* ELF: start info, modules, memory map */
 #define BOOT_ZERO_PAGE    0x7000u /* bzImage: boot_params */
 #define BOOT_PAGES        0x9000u /* page tables, 3 pages */
 #define BOOT_STACK        0x8FF0u
@@ -33,6 +33,7 @@ struct boot_entry {
 	enum boot_mode mode;
 	uint64_t rip;
 	uint64_t rsi; /* BOOT_64: the zero page */
+	uint64_t rax; /* BOOT_32: a magic, or 0 */
 	uint64_t rbx; /* BOOT_32: the start info */
 };
 
@@ -69,5 +70,5 @@ int boot_put_cmdline(const struct boot_files *f, const struct guestmem *mem, uin
 /* The loaders. head: the first bytes of the kernel, head_len of them. */
 int boot_bzimage(const struct boot_files *f, const uint8_t *head, size_t head_len,
                  const struct guestmem *mem, struct boot_entry *ret, struct vmd_error *err);
-int boot_pvh(const struct boot_files *f, const uint8_t *head, size_t head_len,
+int boot_elf(const struct boot_files *f, const uint8_t *head, size_t head_len,
              const struct guestmem *mem, struct boot_entry *ret, struct vmd_error *err);

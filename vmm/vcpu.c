@@ -270,6 +270,7 @@ int vcpus_set_entry(struct vcpus *a, const struct boot_entry *entry)
 	struct kvm_regs regs = { .rip = entry->rip,
 		                 .rsp = BOOT_STACK,
 		                 .rsi = entry->rsi,
+		                 .rax = entry->rax,
 		                 .rbx = entry->rbx,
 		                 .rflags = 2 };
 	struct kvm_sregs s;

@@ -227,6 +227,66 @@ Test(vmm_boot, bad_elf_files_are_refused, .init = make_ram)
 	REFUSED(k.note.entry = 0x201000);
 }
 
+/* The same file with a Multiboot header where its code is, and without a note. */
+static struct small_elf multiboot(uint32_t flags)
+{
+	struct small_elf k = elf();
+	uint32_t header[] = { 0x1BADB002, flags, 0u - (0x1BADB002 + flags) };
+
+	k.p[1].p_type = PT_NULL;
+	k.h.e_entry = 0x200000 + sizeof(header);
+	memcpy(k.code, header, sizeof(header));
+	return k;
+}
+
+Test(vmm_boot, multiboot_is_entered_with_its_information, .init = make_ram)
+{
+	struct small_elf k = multiboot(3);
+	const uint32_t *info = (const void *)(ram + BOOT_START_INFO), *module;
+	int initrd = file_of("NR_CPUS=1", 9);
+	uint64_t range[2];
+	struct boot_entry e;
+
+	cr_assert_eq(load(&k, sizeof(k), "a b", initrd, &e), 0, "%s", err.message);
+	cr_assert_eq(e.mode, BOOT_32);
+	cr_assert_eq(e.rip, 0x20000C);
+	cr_assert_eq(e.rax, 0x2BADB002);
+	cr_assert_eq(e.rbx, BOOT_START_INFO);
+	cr_assert_eq(info[0], 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);
+	cr_assert_eq(info[2], (RAM_BYTES >> 10) - 1024);
+	cr_assert_str_eq((char *)ram + info[4], "a b");
+	cr_assert_eq(info[5], 1);
+	module = (const void *)(ram + info[6]);
+	cr_assert_eq(module[1] - module[0], 9);
+	cr_assert_eq(memcmp(ram + module[0], "NR_CPUS=1", 9), 0);
+	cr_assert_eq(info[11], 3 * 24);
+	cr_assert_eq(*(const uint32_t *)(ram + info[12]), 20);
+	memcpy(range, ram + info[12] + 2 * 24 + 4, sizeof(range));
+	cr_assert_eq(range[0], 1 << 20);
+	cr_assert_eq(range[1], RAM_BYTES - (1 << 20));
+	cr_assert_str_eq((char *)ram + info[16], "vmd-vmm");
+	close(initrd);
+}
+
+Test(vmm_boot, multiboot_demands_are_not_ignored, .init = make_ram)
+{
+	struct boot_entry e;
+	struct small_elf k = multiboot(4); /* a video mode */
+
+	cr_assert_eq(load(&k, sizeof(k), "", -EBADF, &e), -EOPNOTSUPP);
+	cr_assert(strstr(err.message, "flags 0x4"), "%s", err.message);
+	k = multiboot(1u << 16); /* addresses of the header's own */
+	cr_assert_eq(load(&k, sizeof(k), "", -EBADF, &e), -EOPNOTSUPP);
+	k = multiboot(0);
+	k.code[8] ^= 1; /* the checksum */
+	cr_assert_eq(load(&k, sizeof(k), "", -EBADF, &e), -EINVAL);
+	cr_assert(strstr(err.message, "without a PVH entry"), "%s", err.message);
+	k = multiboot(0);
+	k.h.e_entry = 0x201000;
+	cr_assert_eq(load(&k, sizeof(k), "", -EBADF, &e), -EINVAL);
+	cr_assert(strstr(err.message, "is not in it"), "%s", err.message);
+}
+
 Test(vmm_boot, any_damage_is_survived, .init = make_ram)
 {
 	struct small_elf k;
