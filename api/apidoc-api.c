@@ -300,7 +300,7 @@ static void write_limits(const json_t *document, FILE *out)
 	mdoc_printf(out, ".El\n");
 }
 
-void apidoc_page_api(const json_t *document, FILE *out)
+void apidoc_page_api(const json_t *document, const char *engines UNUSED, FILE *out)
 {
 	const json_t *info = json_object_get(document, "info");
 

@@ -84,7 +84,7 @@ static void write_examples(const json_t *document, FILE *out)
 	mdoc_printf(out, ".Ed\n");
 }
 
-void apidoc_page_vm(const json_t *document, FILE *out)
+void apidoc_page_vm(const json_t *document, const char *engines, FILE *out)
 {
 	const json_t *info = json_object_get(document, "info");
 	const json_t *definition = schema_of(document, "VmDefinition");
@@ -100,6 +100,7 @@ void apidoc_page_vm(const json_t *document, FILE *out)
 	write_values(document, out);
 	mdoc_printf(out, ".Sh ENGINES\n");
 	mdoc_text(out, jsonx_str(definition, "x-engines", NULL));
+	mdoc_printf(out, ".Pp\n%s", engines);
 	write_examples(document, out);
 	mdoc_printf(out,
 	            ".Sh SEE ALSO\n.Xr vmctl 1 ,\n.Xr vmd.conf 5 ,\n.Xr vmd-api 7 ,\n.Xr vmd 8\n");

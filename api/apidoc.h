@@ -25,5 +25,6 @@ bool apidoc_in_vm_page(const json_t *document, const char *name);
 /* Schemas that are one word in other descriptions ("path", "size"). */
 bool apidoc_is_word(const char *name);
 
-void apidoc_page_api(const json_t *document, FILE *out);
-void apidoc_page_vm(const json_t *document, FILE *out);
+/* The pages. engines: mdoc text on what the engines can do. */
+void apidoc_page_api(const json_t *document, const char *engines, FILE *out);
+void apidoc_page_vm(const json_t *document, const char *engines, FILE *out);

@@ -60,11 +60,7 @@ static int kvm_prepare(struct vmd *vmd, const json_t *definition,
 
 const struct engine engine_kvm = {
 	.name = "kvm",
-	.caps = { [CAP_X86_64] = true,
-	          [CAP_CPU_MODEL] = true,
-	          [CAP_KERNEL] = true,
-	          [CAP_DISK_LIMITS] = true,
-	          [CAP_VIRTIO_CONSOLE] = true },
+	.id = ENGINE_KVM,
 	.check = kvm_check,
 	.prepare = kvm_prepare,
 };

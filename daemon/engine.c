@@ -144,34 +144,17 @@ static bool wants(const json_t *d, const char *arch, enum engine_cap cap)
 int engine_check_caps(const struct engine *engine, const struct host_facts *host,
                       const json_t *definition, struct vmd_error *err)
 {
-	static const struct {
-		const char *field, *what;
-	} words[_CAP_MAX] = {
-		[CAP_X86_64] = { "definition.arch", "x86_64 guests" },
-		[CAP_AARCH64] = { "definition.arch", "aarch64 guests" },
-		[CAP_MACHINE_TYPE] = { "definition.machine", "machine types and options" },
-		[CAP_CPU_MODEL] = { "definition.cpus.model", "CPU models" },
-		[CAP_KERNEL] = { "definition.boot.kernel", "direct kernel boot" },
-		[CAP_BIOS] = { "definition.boot.firmware", "boot by BIOS" },
-		[CAP_UEFI] = { "definition.boot.firmware", "boot by UEFI" },
-		[CAP_ISO] = { "definition.boot.iso", "ISO images" },
-		[CAP_DISK_FORMATS] = { "definition.disks", "disk formats but raw" },
-		[CAP_DISK_BUSES] = { "definition.disks", "disk buses but virtio" },
-		[CAP_DISK_LIMITS] = { "definition.disks", "disk limits" },
-		[CAP_NIC_MODELS] = { "definition.nics", "network cards but virtio" },
-		[CAP_VIRTIO_CONSOLE] = { "definition.console", "a virtio console" },
-		[CAP_DISPLAY] = { "definition.display", "displays" },
-		[CAP_VSOCK] = { "definition.vsock", "vsock" },
-		[CAP_TPM] = { "definition.tpm", "a TPM" },
-		[CAP_SHARES] = { "definition.shares", "shared directories" },
-		[CAP_WATCHDOG] = { "definition.watchdog", "a watchdog" },
-	};
 	const char *arch = engine_arch(host, definition);
 
-	for (int cap = 0; cap < _CAP_MAX; cap++)
-		if (!engine->caps[cap] && wants(definition, arch, cap))
-			return engine_refuse(err, words[cap].field, "engine '%s' has no %s",
-			                     engine->name, words[cap].what);
+	for (int cap = 0; cap < _CAP_MAX; cap++) {
+		const struct engine_cap_info *info = &engine_caps[cap];
+		char field[64];
+
+		if (info->has[engine->id] || !wants(definition, arch, cap))
+			continue;
+		snprintf(field, sizeof(field), "definition.%s", info->field);
+		return engine_refuse(err, field, "engine '%s' has no %s", engine->name, info->what);
+	}
 	if (!wants(definition, arch, CAP_X86_64) && !wants(definition, arch, CAP_AARCH64))
 		return engine_refuse(err, "definition.arch", "no engine runs guests of '%.32s'",
 		                     arch);

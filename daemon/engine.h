@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "common/error.h"
+#include "daemon/engine-caps.h"
 
 struct vmd;
 struct guest;
@@ -68,32 +69,9 @@ struct prepare_opts {
 	const struct held_fds *held;
 };
 
-/* What a definition can ask for and an engine may lack. */
-enum engine_cap {
-	CAP_X86_64,
-	CAP_AARCH64,
-	CAP_MACHINE_TYPE, /* any machine type or option may be named */
-	CAP_CPU_MODEL,    /* any CPU model but "host" */
-	CAP_KERNEL,
-	CAP_BIOS,
-	CAP_UEFI,
-	CAP_ISO,
-	CAP_DISK_FORMATS, /* formats other than raw */
-	CAP_DISK_BUSES,   /* buses other than virtio */
-	CAP_DISK_LIMITS,  /* bandwidth and iops */
-	CAP_NIC_MODELS,   /* models other than virtio */
-	CAP_VIRTIO_CONSOLE,
-	CAP_DISPLAY,
-	CAP_VSOCK,
-	CAP_TPM,
-	CAP_SHARES,
-	CAP_WATCHDOG,
-	_CAP_MAX
-};
-
 struct engine {
-	const char *name;    /* "qemu", "kvm" */
-	bool caps[_CAP_MAX]; /* what it can do at all, on some host */
+	const char *name;  /* "qemu", "kvm" */
+	enum engine_id id; /* its column of engine_caps */
 	/* Can this definition run on this host with this engine? Sets choice->accel and reason on
 	 * 0; else err with field and reason (ERROR_UNSUPPORTED or ERROR_INVALID). Does not block.
 	 */

@@ -38,6 +38,19 @@ static json_t *kvm_to_json(const struct host_facts *f)
 	                 "proof", f->kvm_proof ? json_incref(f->kvm_proof) : json_null());
 }
 
+/* Takes accel. */
+static json_t *engine_to_json(const struct engine *engine, bool available, const char *reason,
+                              json_t *accel)
+{
+	json_t *caps = json_array();
+
+	for (int cap = 0; cap < _CAP_MAX; cap++)
+		if (engine_caps[cap].has[engine->id])
+			json_array_append_new(caps, json_string(engine_caps[cap].name));
+	return json_pack("{s:s, s:b, s:s, s:o, s:o}", "name", engine->name, "available", available,
+	                 "reason", reason, "accel", accel, "capabilities", caps);
+}
+
 static json_t *engines_to_json(const struct host_facts *f)
 {
 	bool qemu = f->qemu_x86_64[0] || f->qemu_aarch64[0];
@@ -47,11 +60,13 @@ static json_t *engines_to_json(const struct host_facts *f)
 
 	if (f->kvm_usable)
 		json_array_insert_new(accel, 0, json_string("kvm"));
-	return json_pack("[{s:s, s:b, s:s, s:[s]}, {s:s, s:b, s:s, s:o}]", "name", "kvm",
-	                 "available", kvm, "reason", kvm ? f->kvm_reason : err.message, "accel",
-	                 "kvm", "name", "qemu", "available", qemu, "reason",
-	                 qemu ? "a QEMU program is installed" : "no QEMU program is installed",
-	                 "accel", accel);
+	return json_pack("[o, o]",
+	                 engine_to_json(&engine_kvm, kvm, kvm ? f->kvm_reason : err.message,
+	                                json_pack("[s]", "kvm")),
+	                 engine_to_json(&engine_qemu, qemu,
+	                                qemu ? "a QEMU program is installed"
+	                                     : "no QEMU program is installed",
+	                                accel));
 }
 
 static void add_qemu(json_t *list, const struct host_facts *f, const char *arch, const char *path)
