@@ -182,6 +182,7 @@ static void offer_values(struct ctx *ctx, const struct command *cmd, const struc
 		{ "nic", { "user", "tap", "none" } },
 		{ "rng", { "on", "off" } },
 		{ "watchdog", { "on", "off" } },
+		{ "test-device", { "on", "off" } },
 		{ "balloon", { "on", "off", "deflate_on_oom", "free_page_reporting" } },
 		{ "autostart", { "on", "off" } },
 		{ "restart", { "no", "on-failure", "always" } },

@@ -176,6 +176,7 @@ const struct def_option def_options[] = {
 	{ "tpm", "tpm", DEF_SWITCH, SPEC_TEXT, &tpm_spec, NULL },
 	{ "share", "shares", DEF_ARRAY, SPEC_TEXT, &share_spec, NULL },
 	{ "watchdog", "watchdog", DEF_VALUE, SPEC_BOOL, NULL, NULL },
+	{ "test-device", "test_device", DEF_VALUE, SPEC_BOOL, NULL, NULL },
 	{ "autostart", "autostart", DEF_SWITCH, SPEC_TEXT, &autostart_spec, NULL },
 	{ "restart", "restart", DEF_OBJECT, SPEC_TEXT, &restart_spec, NULL },
 	{ "stop-timeout", "stop_timeout_ms", DEF_VALUE, SPEC_TIME, NULL, NULL },

@@ -36,6 +36,7 @@
 		{ "vsock", 0, "CID", "vsock device with this context id" },                              \
 		{ "tpm", 0, "KIND", "off (default), on, tis or crb" },                                   \
 		{ "watchdog", 0, "ON|OFF", "watchdog device (default off)" },                            \
+		{ "test-device", 0, "ON|OFF", "ports for test guests (default off)" },                   \
 		{ "autostart", 0, "SPEC",                                                                \
 		  "on, off or order=N[,delay=TIME]: start with the daemon" },                            \
 		{ "restart", 0, "SPEC",                                                                  \

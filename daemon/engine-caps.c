@@ -31,4 +31,5 @@ const struct engine_cap_info engine_caps[_CAP_MAX] = {
 	[CAP_TPM] = { "tpm", "tpm", "a TPM", QEMU_ONLY },
 	[CAP_SHARES] = { "shares", "shares", "shared directories", QEMU_ONLY },
 	[CAP_WATCHDOG] = { "watchdog", "watchdog", "a watchdog", QEMU_ONLY },
+	[CAP_TEST_DEVICE] = { "test_device", "test_device", "a test device", BOTH },
 };

@@ -29,6 +29,7 @@ enum engine_cap {
 	CAP_TPM,
 	CAP_SHARES,
 	CAP_WATCHDOG,
+	CAP_TEST_DEVICE,
 	_CAP_MAX
 };
 

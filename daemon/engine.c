@@ -135,6 +135,8 @@ static bool wants(const json_t *d, const char *arch, enum engine_cap cap)
 		return json_array_size(json_object_get(d, "shares")) > 0;
 	case CAP_WATCHDOG:
 		return jsonx_bool(d, "watchdog", false);
+	case CAP_TEST_DEVICE:
+		return jsonx_bool(d, "test_device", false);
 	case _CAP_MAX:
 		break;
 	}

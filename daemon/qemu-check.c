@@ -244,6 +244,9 @@ static int check_devices(const struct subject *s, struct vmd_error *err)
 		error_hint(err, "install swtpm");
 		return -EOPNOTSUPP;
 	}
+	if (s->arm && jsonx_bool(s->definition, "test_device", false))
+		return engine_refuse(err, "definition.test_device", "%s guests have no test device",
+		                     s->arch);
 	if (s->arm && strcmp(jsonx_str(tpm, "model", "tis"), "crb") == 0)
 		return engine_refuse(err, "definition.tpm.model",
 		                     "%s guests have no TPM of model 'crb'", s->arch);

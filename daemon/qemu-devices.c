@@ -446,6 +446,10 @@ void qemu_add_small_devices(struct qemu_builder *b)
 	if (jsonx_bool(b->definition, "watchdog", false))
 		qemu_pci_device(b,
 		                json_pack("{s:s, s:s}", "driver", "i6300esb", "id", "watchdog0"));
+	if (jsonx_bool(b->definition, "test_device", false))
+		qemu_arg_json(b, "-device",
+		              json_pack("{s:s, s:i, s:i}", "driver", "isa-debug-exit", "iobase",
+		                        0xF4, "iosize", 4));
 	/* How a panicking kernel tells. */
 	if (b->arm)
 		qemu_pci_device(b, json_pack("{s:s}", "driver", "pvpanic-pci"));

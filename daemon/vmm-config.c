@@ -279,6 +279,8 @@ static void add_small_devices(struct vmm_builder *b, json_t *o)
 		              jsonx_bool(balloon, "deflate_on_oom", false), "free_page_reporting",
 		              jsonx_bool(balloon, "free_page_reporting", false)));
 	put(b, o, "pvpanic", json_true());
+	if (jsonx_bool(b->definition, "test_device", false))
+		put(b, o, "test_device", json_true());
 }
 
 /* What the monitor itself does when the guest acts; the rest of `actions` is vmd's, after the exit.

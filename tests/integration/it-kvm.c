@@ -125,6 +125,28 @@ Test(kvm, what_the_guest_wrote_is_in_the_file)
 	run_to_end();
 }
 
+#define FLAT TEST_BUILD_DIR "/tests/guest/multiboot.elf"
+
+/* In the shape of kvm-unit-tests. Without the device nobody hears it. */
+Test(kvm, a_test_guest_ends_by_the_test_device)
+{
+	json_t *i;
+
+	create("unused", json_pack("{s:b, s:{s:s, s:s}}", "test_device", 1, "boot", "kernel", FLAT,
+	                           "cmdline", "some arguments"));
+	start();
+	expect_state_event("failed");
+	i = info();
+	cr_expect_eq(member_int(i, "exit.code"), 7);
+	json_decref(i);
+	expect_log("multiboot: some arguments\n");
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:b}}", "vm", "a", "set", "test_device", 0);
+	start();
+	expect_state_event("running");
+	call_ok(&s.client, "vm.kill", "{s:s}", "vm", "a");
+	cr_expect_eq(strlen(kvm_console_log()), strlen("multiboot: some arguments\n"));
+}
+
 Test(kvm, the_console_goes_both_ways)
 {
 	int fd;
