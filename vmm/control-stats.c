@@ -105,20 +105,42 @@ json_t *control_failure(const struct vcpu_failure *f)
 	                 "registers", regs);
 }
 
+/* What only KVM knows, by the names of vm.stats; what this kernel does not count is not there. */
+static void put_kvm_stats(json_t *out, json_t *exits, const struct vcpu *v)
+{
+	static const struct {
+		enum kvm_stat which;
+		const char *name;
+	} causes[] = { { KVM_STAT_EXITS, "total" },
+		       { KVM_STAT_HALT_EXITS, "halt" },
+		       { KVM_STAT_IRQ_EXITS, "interrupt" },
+		       { KVM_STAT_HYPERCALLS, "hypercall" } };
+	const struct kvm_stats_layout *layout = &v->all->kvm_stats;
+	uint64_t value;
+
+	for (size_t i = 0; i < ARRAY_SIZE(causes); i++)
+		if (kvm_stats_read(v->stats_fd, layout, causes[i].which, &value) == 0)
+			json_object_set_new(exits, causes[i].name, json_integer((json_int_t)value));
+	if (kvm_stats_read(v->stats_fd, layout, KVM_STAT_HALT_NS, &value) == 0)
+		json_object_set_new(out, "halted_us", json_integer((json_int_t)(value / 1000)));
+}
+
 static json_t *vcpu_stats(const struct vcpu *v)
 {
 	static const char *const names[_VCPU_EXIT_MAX] = { [VCPU_EXIT_IO] = "io",
 		                                           [VCPU_EXIT_MMIO] = "mmio",
 		                                           [VCPU_EXIT_KICK] = "kick",
 		                                           [VCPU_EXIT_OTHER] = "other" };
-	json_t *exits = json_object();
+	json_t *exits = json_object(), *out;
 
 	for (int i = 0; i < _VCPU_EXIT_MAX; i++)
 		json_object_set_new(exits, names[i],
 		                    json_integer((json_int_t)atomic_load_explicit(
 					    &v->exits[i], memory_order_relaxed)));
-	return json_pack("{s:i, s:i, s:o}", "index", (int)v->index, "thread_id",
-	                 (int)atomic_load(&v->tid), "exits", exits);
+	out = json_pack("{s:i, s:i, s:o}", "index", (int)v->index, "thread_id",
+	                (int)atomic_load(&v->tid), "exits", exits);
+	put_kvm_stats(out, exits, v);
+	return out;
 }
 
 static json_t *device_stats(struct machine *m)

@@ -72,7 +72,7 @@ int vcpus_init(struct vcpus *a, int kvm_fd, int vm_fd, const struct vmm_cpus *c,
 	for (unsigned i = 0; i < a->n; i++) {
 		a->v[i].all = a;
 		a->v[i].index = i;
-		a->v[i].fd = -EBADF;
+		a->v[i].fd = a->v[i].stats_fd = -EBADF;
 		a->v[i].apic_id = cpu_apic_id(&topo, i);
 	}
 	bytes = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -102,6 +102,7 @@ void vcpus_deinit(struct vcpus *a)
 		if (a->v[i].run)
 			(void)munmap(a->v[i].run, a->run_bytes);
 		cleanup_close_p(&a->v[i].fd);
+		cleanup_close_p(&a->v[i].stats_fd);
 	}
 	free(a->v);
 	free(a->cpuid);
@@ -219,6 +220,7 @@ static int create_one(struct vcpu *v, struct cpuid_table *cpuid)
 		v->run = NULL;
 		return -errno;
 	}
+	v->stats_fd = kvm_stats_open(v->fd);
 	cpuid_for_cpu(cpuid, &a->config, v->apic_id);
 	if (ioctl(v->fd, KVM_SET_CPUID2, cpuid) < 0)
 		return -errno;
@@ -238,6 +240,8 @@ int vcpus_create(struct vcpus *a, struct vmd_error *err)
 		r = -errno;
 	if (r < 0)
 		return error_set_errno(err, -r, "KVM cannot make the guest's processors");
+	if (a->v[0].stats_fd >= 0)
+		(void)kvm_stats_layout_read(a->v[0].stats_fd, &a->kvm_stats);
 	return 0;
 }
 

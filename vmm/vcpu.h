@@ -14,6 +14,7 @@
 #include "devices/state.h"
 #include "vmm/boot.h"
 #include "vmm/cpuid.h"
+#include "vmm/kvm-stats.h"
 #include "vmm/msr.h"
 
 enum vcpu_exit {
@@ -50,7 +51,8 @@ struct vcpu {
 	struct vcpus *all;
 	unsigned index;
 	uint32_t apic_id;
-	int fd; /* -EBADF until vcpus_create() */
+	int fd;       /* -EBADF until vcpus_create() */
+	int stats_fd; /* KVM's own counters; -EBADF where it has none */
 	struct kvm_run *run;
 	pthread_t thread;
 	_Atomic pid_t tid;
@@ -73,6 +75,7 @@ struct vcpus {
 	struct bus *pio, *mmio; /* borrowed */
 	struct vmm_cpus config;
 	struct cpuid_table *cpuid; /* owned: as cpuid_cut() leaves it */
+	struct kvm_stats_layout kvm_stats;
 	struct msr_list msrs;
 	struct msr_values reset_msrs; /* of the first processor at power-on */
 	struct kvm_lapic_state reset_lapic;

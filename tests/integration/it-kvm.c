@@ -414,6 +414,12 @@ Test(kvm, counters_are_told)
 	             member_int(stats, "disks.0.write_ops"));
 	cr_expect_gt(member_int(stats, "cpus.0.exits.io"), 0);
 	cr_expect_eq(member_int(stats, "cpus.1.exits.io"), 0);
+	/* KVM's own counters, where it has them. */
+	if (member(stats, "cpus.0.exits.total")) {
+		cr_expect_gt(member_int(stats, "cpus.0.exits.total"), 0);
+		cr_expect_geq(member_int(stats, "cpus.0.exits.halt"), 0);
+		cr_expect_geq(member_int(stats, "cpus.0.halted_us"), 0);
+	}
 	cr_expect_eq(member_int(stats, "nics.0.tx_packets"), 0);
 	cr_expect_eq(member_int(stats, "memory.actual_bytes"), 64ll << 20);
 	json_decref(stats);
