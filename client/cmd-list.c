@@ -355,6 +355,7 @@ static void put_stats(const json_t *stats)
 	put_cpu_stats(stats);
 	out_pair("Memory", json_path(stats, "memory.configured_bytes"), COL_SIZE);
 	out_pair("Balloon leaves", json_path(stats, "memory.actual_bytes"), COL_SIZE);
+	out_pair("Guest has available", json_path(stats, "memory.guest.available_bytes"), COL_SIZE);
 	out_pair("Process", json_path(stats, "process.pid"), COL_NUMBER);
 	out_pair("Resident", json_path(stats, "process.rss_bytes"), COL_SIZE);
 	put_counters(json_object_get(stats, "disks"), "Disk", "read_bytes", "write_bytes", "read",

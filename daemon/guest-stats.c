@@ -277,16 +277,94 @@ static void add_own_exits(json_t *cpus, const json_t *own)
 		}
 }
 
-static void add_memory_stats(struct guest *g, const json_t *definition, json_t *out)
+/* 5.5.6.4 of virtio 1.2, by our names, the monitor's and QEMU's. */
+static const struct {
+	const char *ours, *own, *qemu;
+} memory_figures[] = {
+	{ "total_bytes", "total", "stat-total-memory" },
+	{ "free_bytes", "free", "stat-free-memory" },
+	{ "available_bytes", "available", "stat-available-memory" },
+	{ "caches_bytes", "caches", "stat-disk-caches" },
+	{ "swap_in_bytes", "swap_in", "stat-swap-in" },
+	{ "swap_out_bytes", "swap_out", "stat-swap-out" },
+	{ "major_faults", "major_faults", "stat-major-faults" },
+	{ "minor_faults", "minor_faults", "stat-minor-faults" },
+	{ "hugetlb_allocations", "hugetlb_allocations", "stat-htlb-pgalloc" },
+	{ "hugetlb_failures", "hugetlb_failures", "stat-htlb-pgfail" },
+};
+
+/* figures by their names to ours. QEMU says -1 for what it was not told. */
+static json_t *guest_memory(const json_t *figures, bool is_own, int64_t updated_us)
+{
+	json_t *out;
+
+	if (updated_us <= 0)
+		return NULL;
+	out = json_pack("{s:I}", "updated_us", (json_int_t)updated_us);
+	for (size_t i = 0; i < ARRAY_SIZE(memory_figures); i++) {
+		const char *theirs = is_own ? memory_figures[i].own : memory_figures[i].qemu;
+		int64_t value = jsonx_int(figures, theirs, -1);
+
+		if (value >= 0)
+			(void)jsonx_set(out, memory_figures[i].ours, json_integer(value));
+	}
+	return out;
+}
+
+/* The monitor asks the guest anew whenever it tells what the guest said last. */
+static json_t *own_guest_memory(const json_t *own)
+{
+	const json_t *figures = json_object_get(
+		json_object_get(json_object_get(own, "devices"), "balloon0"), "guest");
+
+	return guest_memory(figures, true, jsonx_int(figures, "time_us", 0));
+}
+
+static json_t *qemu_property(const char *name, json_t *value)
+{
+	json_t *args =
+		json_pack("{s:s, s:s}", "path", "/machine/peripheral/balloon0", "property", name);
+
+	if (value)
+		(void)jsonx_set(args, "value", value);
+	return args;
+}
+
+/* QEMU asks at an interval, and at once when it is set anew; a long one disturbs nobody. */
+static json_t *qemu_guest_memory(struct guest *g)
+{
+	static const int intervals[] = { 0, 24 * 3600 };
+	cleanup_json json_t *get = qemu_property("guest-stats", NULL), *reply = NULL;
+
+	if (guest_qmp(g, "qom-get", get, &reply, NULL) < 0)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(intervals); i++) {
+		cleanup_json json_t *set =
+			qemu_property("guest-stats-polling-interval", json_integer(intervals[i]));
+
+		if (guest_qmp(g, "qom-set", set, NULL, NULL) < 0)
+			return NULL;
+	}
+	return guest_memory(json_object_get(reply, "stats"), false,
+	                    jsonx_int(reply, "last-update", 0) * 1000000);
+}
+
+static void add_memory_stats(struct guest *g, const json_t *definition, const json_t *own,
+                             json_t *out)
 {
 	uint64_t configured = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
 	json_t *memory = json_pack("{s:I}", "configured_bytes", (json_int_t)configured);
 	cleanup_json json_t *balloon = NULL;
+	json_t *guest;
 
 	if (!json_is_false(json_object_get(definition, "balloon")) &&
-	    guest_qmp(g, "query-balloon", NULL, &balloon, NULL) == 0)
+	    guest_qmp(g, "query-balloon", NULL, &balloon, NULL) == 0) {
 		(void)jsonx_set(memory, "actual_bytes",
 		                json_integer(jsonx_int(balloon, "actual", (int64_t)configured)));
+		guest = own ? own_guest_memory(own) : qemu_guest_memory(g);
+		if (guest)
+			(void)jsonx_set(memory, "guest", guest);
+	}
 	(void)jsonx_set(out, "memory", memory);
 }
 
@@ -312,7 +390,7 @@ int guest_stats(struct guest *g, json_t **ret, struct vmd_error *err)
 		add_own_exits(json_object_get(out, "cpus"), own);
 	else
 		add_qemu_exits(g, json_object_get(out, "cpus"));
-	add_memory_stats(g, definition, out);
+	add_memory_stats(g, definition, own, out);
 	(void)jsonx_set(out, "nics", nic_stats(definition, own));
 	*ret = json_incref(out);
 	return 0;

@@ -422,6 +422,31 @@ Test(kvm, counters_are_told)
 	}
 	cr_expect_eq(member_int(stats, "nics.0.tx_packets"), 0);
 	cr_expect_eq(member_int(stats, "memory.actual_bytes"), 64ll << 20);
+	cr_expect(!member(stats, "memory.guest"), "of which no guest has said anything");
+	json_decref(stats);
+	close(fd);
+}
+
+Test(kvm, the_balloon_is_set_and_tells_what_the_guest_says)
+{
+	json_t *stats;
+	int fd;
+
+	create("test=balloon follow=1", NULL);
+	start();
+	fd = console_open(&s, "a", true);
+	console_expect(fd, "balloon: following", 20000);
+	stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
+	cr_expect_eq(member_int(stats, "memory.guest.free_bytes"), 12345ll * 4096);
+	cr_expect_eq(member_int(stats, "memory.guest.total_bytes"), 64ll << 20);
+	cr_expect_gt(member_int(stats, "memory.guest.updated_us"), 0);
+	cr_expect(!member(stats, "memory.guest.caches_bytes"), "of which the guest said nothing");
+	json_decref(stats);
+	json_decref(call(&s.client, "vm.qmp", "{s:s, s:s, s:{s:I}}", "vm", "a", "command",
+	                 "balloon", "arguments", "value", (json_int_t)32 << 20));
+	console_expect(fd, "balloon: actual ", 20000);
+	stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
+	cr_expect_eq(member_int(stats, "memory.actual_bytes"), 32ll << 20);
 	json_decref(stats);
 	close(fd);
 }

@@ -49,6 +49,24 @@ static void greet_vnc(const char *path)
 	cr_assert_arr_eq(types, "\1\1", 2);
 }
 
+/* Each vm.stats asks the guest, and tells what it said until then. */
+static void expect_memory_figures(void)
+{
+	json_t *stats = NULL;
+
+	for (int i = 0; i < 600 && !member(stats, "memory.guest.total_bytes"); i++) {
+		json_decref(stats);
+		usleep(i ? 50000 : 0);
+		stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
+	}
+	cr_assert(member(stats, "memory.guest"), "the guest's driver never told its figures");
+	cr_expect_gt(member_int(stats, "memory.guest.total_bytes"), 128ll << 20);
+	cr_expect_lt(member_int(stats, "memory.guest.total_bytes"), 256ll << 20);
+	cr_expect_gt(member_int(stats, "memory.guest.free_bytes"), 32ll << 20);
+	cr_expect_gt(member_int(stats, "memory.guest.minor_faults"), 0);
+	json_decref(stats);
+}
+
 Test(qemu_devices, a_guest_has_what_it_asked_for)
 {
 	const char *socket_path = scene_path(&s, "a,b 'vnc'.sock");
@@ -81,6 +99,7 @@ Test(qemu_devices, a_guest_has_what_it_asked_for)
 	cr_assert_gt(fd_read_all(fd, text, sizeof(text) - 1), 0, "no %s", path);
 	cr_assert_str_eq(text, "guest\n");
 	close(fd);
+	expect_memory_figures();
 	/* The balloon is one: the guest has less after it was filled. */
 	expect_output(console, "awk '/MemFree/ {print ($2 > 150000)}' /proc/meminfo", "1");
 	json_decref(qmp("balloon", js("{'value': 134217728}")));
