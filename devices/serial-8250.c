@@ -485,39 +485,61 @@ void serial_save(struct serial *s, struct state_out *o)
 	state_end(o);
 }
 
-int serial_load(struct serial *s, struct state_in *in, struct vmd_error *err)
-{
-	struct state_section section;
-	uint8_t registers[7];
-	int r = state_take(in, "serial-8250", "", STATE_VERSION, &section, err);
+struct saved_serial {
+	uint8_t registers[7], flags[3], fifo_len;
+	uint8_t fifo[SERIAL_FIFO_BYTES], ring[SERIAL_RING_BYTES];
+	uint16_t ring_len;
+};
 
-	if (r < 0)
-		return r;
-	state_get_bytes(&section, registers, sizeof(registers));
-	s->ier = registers[0] & 0xF;
-	s->fcr = registers[1] & (FCR_ENABLE | 0xC0);
-	s->lcr = registers[2];
-	s->mcr = registers[3] & 0x1F;
-	s->scr = registers[4];
-	s->dll = registers[5];
-	s->dlm = registers[6];
-	s->tx_pending = state_get_u8(&section);
-	s->overrun = state_get_u8(&section);
-	s->line = state_get_u8(&section); /* as it is in the interrupt controller's state */
-	s->fifo_at = s->ring_at = 0;
-	s->fifo_len = state_get_u8(&section);
+/* Only what serial_save() can have written. */
+static int read_saved(struct state_section *section, struct saved_serial *s, struct vmd_error *err)
+{
+	state_get_bytes(section, s->registers, sizeof(s->registers));
+	state_get_bytes(section, s->flags, sizeof(s->flags));
+	s->fifo_len = state_get_u8(section);
 	if (s->fifo_len > SERIAL_FIFO_BYTES)
 		return error_set(err, ERROR_INVALID, "serial-8250: %u bytes in its FIFO",
 		                 s->fifo_len);
-	state_get_bytes(&section, s->fifo, s->fifo_len);
-	s->ring_len = state_get_u16(&section);
+	state_get_bytes(section, s->fifo, s->fifo_len);
+	s->ring_len = state_get_u16(section);
 	if (s->ring_len > SERIAL_RING_BYTES)
 		return error_set(err, ERROR_INVALID, "serial-8250: %u bytes to send", s->ring_len);
-	state_get_bytes(&section, s->ring, s->ring_len);
+	state_get_bytes(section, s->ring, s->ring_len);
+	if ((s->registers[0] & ~0xF) || (s->registers[1] & ~(FCR_ENABLE | 0xC0)) ||
+	    (s->registers[3] & ~0x1F) || s->flags[0] > 1 || s->flags[1] > 1 || s->flags[2] > 1)
+		return error_set(err, ERROR_INVALID, "serial-8250: registers that cannot be");
+	return state_section_done(section, err);
+}
+
+int serial_load(struct serial *s, struct state_in *in, struct vmd_error *err)
+{
+	struct state_section section;
+	struct saved_serial saved;
+	int r = state_take(in, "serial-8250", "", STATE_VERSION, &section, err);
+
+	if (r == 0)
+		r = read_saved(&section, &saved, err);
+	if (r < 0)
+		return r;
+	s->ier = saved.registers[0];
+	s->fcr = saved.registers[1];
+	s->lcr = saved.registers[2];
+	s->mcr = saved.registers[3];
+	s->scr = saved.registers[4];
+	s->dll = saved.registers[5];
+	s->dlm = saved.registers[6];
+	s->tx_pending = saved.flags[0];
+	s->overrun = saved.flags[1];
+	s->line = saved.flags[2]; /* as it is in the interrupt controller's state */
+	s->fifo_at = s->ring_at = 0;
+	s->fifo_len = saved.fifo_len;
+	memcpy(s->fifo, saved.fifo, saved.fifo_len);
+	s->ring_len = saved.ring_len;
+	memcpy(s->ring, saved.ring, saved.ring_len);
 	s->flushing = s->ring_len > 0;
 	if (s->flushing)
 		wake(s);
-	return state_section_done(&section, err);
+	return 0;
 }
 
 void serial_get_stats(struct serial *s, struct serial_stats *ret)
