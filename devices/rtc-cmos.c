@@ -104,14 +104,15 @@ static void fill_time(struct rtc_cmos *d)
 	d->ram[CENTURY] = encode(d, date.year / 100 % 100);
 }
 
-/* From the registers, whatever the guest put there: no more than a month of nonsense is refused. */
+/* From the registers, whatever the guest put there: a month or a year of nonsense is refused, and
+ * with it what would be refused when the guest is saved and loaded. */
 static void take_time(struct rtc_cmos *d)
 {
 	int month = decode(d, d->ram[MONTH]);
 	int64_t year = decode(d, d->ram[CENTURY]) * 100 + decode(d, d->ram[YEAR]);
 	int64_t days;
 
-	if (month < 1 || month > 12)
+	if (month < 1 || month > 12 || year >= FARTHEST_YEARS)
 		return;
 	days = days_of(year, month, decode(d, d->ram[DAY]));
 	d->offset_s = days * DAY_SECONDS + decode_hour(d, d->ram[HOURS]) * 3600 +
@@ -195,17 +196,27 @@ void rtc_cmos_save(struct rtc_cmos *d, struct state_out *o)
 
 int rtc_cmos_load(struct rtc_cmos *d, struct state_in *in, struct vmd_error *err)
 {
+	const int64_t farthest = FARTHEST_YEARS * 366ll * 86400;
+	uint8_t index, ram[RTC_CMOS_BYTES];
 	struct state_section s;
+	int64_t offset_s;
 	int r = state_take(in, "rtc-cmos", "", STATE_VERSION, &s, err);
 
 	if (r < 0)
 		return r;
-	d->index = state_get_u8(&s) & (RTC_CMOS_BYTES - 1);
-	d->offset_s = (int64_t)state_get_u64(&s);
-	state_get_bytes(&s, d->ram, sizeof(d->ram));
-	if (d->offset_s > FARTHEST_YEARS * 366ll * 86400 ||
-	    d->offset_s < -FARTHEST_YEARS * 366ll * 86400)
+	index = state_get_u8(&s);
+	offset_s = (int64_t)state_get_u64(&s);
+	state_get_bytes(&s, ram, sizeof(ram));
+	if (offset_s > farthest || offset_s < -farthest)
 		return error_set(err, ERROR_INVALID, "rtc-cmos: the clock is %lld s off",
-		                 (long long)d->offset_s);
-	return state_section_done(&s, err);
+		                 (long long)offset_s);
+	if (index >= RTC_CMOS_BYTES)
+		return error_set(err, ERROR_INVALID, "rtc-cmos: register %u is chosen", index);
+	r = state_section_done(&s, err);
+	if (r < 0)
+		return r;
+	d->index = index;
+	d->offset_s = offset_s;
+	memcpy(d->ram, ram, sizeof(ram));
+	return 0;
 }
