@@ -97,9 +97,15 @@ int acpi_power_load(struct acpi_power *d, struct state_in *in, struct vmd_error 
 {
 	struct state_section s;
 	int r = state_take(in, "acpi-power", "", STATE_VERSION, &s, err);
+	uint8_t events;
 
 	if (r < 0)
 		return r;
-	d->events = state_get_u8(&s) & (ACPI_EVENT_POWER_BUTTON | ACPI_EVENT_GENERATION);
-	return state_section_done(&s, err);
+	events = state_get_u8(&s);
+	r = state_section_done(&s, err);
+	if (r == 0 && (events & ~(ACPI_EVENT_POWER_BUTTON | ACPI_EVENT_GENERATION)))
+		r = error_set(err, ERROR_INVALID, "acpi-power: no such events: 0x%x", events);
+	if (r == 0)
+		d->events = events;
+	return r;
 }
