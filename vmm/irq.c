@@ -209,17 +209,19 @@ static const unsigned chips[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
 
 int irqs_save(struct kvm_irqs *q, struct state_out *o)
 {
+	int r = 0;
+
 	state_begin(o, "irqchip", "", STATE_VERSION);
-	for (size_t i = 0; i < ARRAY_SIZE(chips); i++) {
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(chips); i++) {
 		struct kvm_irqchip chip = { .chip_id = chips[i] };
 
 		/* seccomp main: ioctl KVM_GET_IRQCHIP. */
 		if (ioctl(q->vm_fd, KVM_GET_IRQCHIP, &chip) < 0)
-			return -errno;
+			r = -errno;
 		state_put_bytes(o, &chip.chip, sizeof(chip.chip));
 	}
 	state_end(o);
-	return 0;
+	return r;
 }
 
 static int set_chip(struct kvm_irqs *q, struct kvm_irqchip *chip)
