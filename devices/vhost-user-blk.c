@@ -212,6 +212,9 @@ static int stop_queue(struct vhost_user_blk *b, struct virtqueue *vq, uint64_t d
 			return -EIO;
 	if (vhost_user_stop_queue(&b->back_end, vq, &index) < 0)
 		return -EIO;
+	/* More than a ring's worth cannot be in flight; nobody waits for that. */
+	if ((uint16_t)(index - virtqueue_used_index(vq)) > vq->size)
+		return -EIO;
 	while (virtqueue_used_index(vq) != index)
 		if (!wait_more(b, deadline))
 			return -EIO;
