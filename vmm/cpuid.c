@@ -423,9 +423,7 @@ int cpuid_same(const struct cpuid_table *a, const struct cpuid_table *b, struct 
 		const struct kvm_cpuid_entry2 *x = &a->entries[MIN_OF(i, CPUID_MAX_ENTRIES - 1)],
 					      *y = &b->entries[MIN_OF(i, CPUID_MAX_ENTRIES - 1)];
 
-		if (i < a->nent && i < b->nent && x->function == y->function &&
-		    x->index == y->index && x->flags == y->flags && x->eax == y->eax &&
-		    x->ebx == y->ebx && x->ecx == y->ecx && x->edx == y->edx)
+		if (i < a->nent && i < b->nent && memcmp(x, y, sizeof(*x)) == 0)
 			continue;
 		return error_set(err, ERROR_INVALID,
 		                 "the guest was saved on another kind of processor, or with other "
