@@ -198,14 +198,15 @@ void machine_remove_devices(struct machine *m)
 	for (unsigned i = 0; i < m->n_devices; i++) {
 		struct machine_device *d = &m->devices[i];
 
+		/* A device stops in its loop, which has to be there. */
 		d->transport = virtio_pci_free(d->transport);
+		d->device = virtio_device_free(d->device);
 		if (d->loop)
 			d->loop = ioloop_free(d->loop);
 	}
-	m->io = ioloop_free(m->io);
-	for (unsigned i = 0; i < m->n_devices; i++)
-		m->devices[i].device = virtio_device_free(m->devices[i].device);
 	m->n_devices = 0;
+	m->balloon = NULL;
+	m->io = ioloop_free(m->io);
 	if (m->has_serial)
 		serial_deinit(&m->serial, &m->pio);
 	m->has_serial = false;

@@ -128,6 +128,7 @@ int machine_realize(struct machine *m, const struct vmm_config *c, struct vmd_er
 
 	m->config = c;
 	m->vm_fd = -EBADF;
+	m->memory = (struct vm_memory){ .fd = -EBADF, .backing = -EBADF, .pagemap = -EBADF };
 	m->platform.event = on_platform_event;
 	m->vcpus.on_event = on_vcpu_event;
 	m->status = c->incoming ? MACHINE_INMIGRATE : MACHINE_PRELAUNCH;
