@@ -345,42 +345,50 @@ static void say_last_words(struct control *c)
 	}
 }
 
-int control_run(struct control *c)
+int control_turn(struct control *c, int timeout_ms)
 {
 	struct machine *m = c->machine;
+	struct pollfd p[2] = { { .fd = m->event_fd, .events = POLLIN }, { .fd = c->fd } };
+	struct timespec ts = { 0 };
 	sigset_t none;
 
 	sigemptyset(&none);
-	while (m->status != MACHINE_SHUTDOWN) {
-		struct pollfd p[2] = { { .fd = m->event_fd, .events = POLLIN }, { .fd = c->fd } };
-		int timeout = m->balloon ? BALLOON_MS : -1;
-		struct timespec ts = { timeout / 1000, 0 };
+	if (c->out_len <= OUT_PAUSE)
+		p[1].events |= POLLIN;
+	if (c->out_len)
+		p[1].events |= POLLOUT;
+	if (snapshot_is_active(&c->snapshot))
+		timeout_ms = 0;
+	if (timeout_ms > 0)
+		ts = (struct timespec){ timeout_ms / 1000, timeout_ms % 1000 * 1000000 };
+	/* The signals that end the process are only let in here, so none is missed.
+	 * seccomp main: ppoll. */
+	if (ppoll(p, 2, timeout_ms < 0 ? NULL : &ts, &none) < 0 && errno != EINTR)
+		return -errno;
+	if (signalled)
+		machine_shut_down(m, false, "host-signal", 0);
+	if (p[0].revents && m->status != MACHINE_SHUTDOWN)
+		machine_handle_events(m);
+	if (p[1].revents & POLLOUT)
+		flush(c);
+	if (c->fd >= 0 && (p[1].revents & (POLLIN | POLLHUP | POLLERR)))
+		receive(c);
+	if (c->quitting)
+		machine_shut_down(m, false, "host-qmp-quit", 0);
+	if (snapshot_is_active(&c->snapshot))
+		snapshot_step(&c->snapshot, m);
+	if (m->balloon)
+		(void)watch_balloon(c);
+	return 0;
+}
 
-		if (c->out_len <= OUT_PAUSE)
-			p[1].events |= POLLIN;
-		if (c->out_len)
-			p[1].events |= POLLOUT;
-		if (snapshot_is_active(&c->snapshot))
-			ts.tv_sec = timeout = 0;
-		/* The signals that end the process are only let in here, so none is missed.
-		 * seccomp main: ppoll. */
-		if (ppoll(p, 2, timeout < 0 ? NULL : &ts, &none) < 0 && errno != EINTR)
+int control_run(struct control *c)
+{
+	struct machine *m = c->machine;
+
+	while (m->status != MACHINE_SHUTDOWN)
+		if (control_turn(c, m->balloon ? BALLOON_MS : -1) < 0)
 			break;
-		if (signalled)
-			machine_shut_down(m, false, "host-signal", 0);
-		if (p[0].revents && m->status != MACHINE_SHUTDOWN)
-			machine_handle_events(m);
-		if (p[1].revents & POLLOUT)
-			flush(c);
-		if (c->fd >= 0 && (p[1].revents & (POLLIN | POLLHUP | POLLERR)))
-			receive(c);
-		if (c->quitting)
-			machine_shut_down(m, false, "host-qmp-quit", 0);
-		if (snapshot_is_active(&c->snapshot))
-			snapshot_step(&c->snapshot, m);
-		if (m->balloon)
-			(void)watch_balloon(c);
-	}
 	say_last_words(c);
 	return m->exit_status;
 }

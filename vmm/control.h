@@ -37,6 +37,9 @@ struct control {
 /* fd is taken over; -EBADF runs without control. Sends the greeting. */
 void control_init(struct control *c, struct machine *m, int fd);
 void control_deinit(struct control *c);
+/* One turn: waits for up to timeout_ms (-1: for ever) and deals with what came. 0 or negative
+ * errno. For tests; the monitor itself runs control_run(). */
+int control_turn(struct control *c, int timeout_ms);
 /* Until the machine's status is MACHINE_SHUTDOWN. The process's exit status. */
 int control_run(struct control *c);
 
