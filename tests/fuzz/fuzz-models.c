@@ -3,10 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -40,6 +44,7 @@ enum model {
 	MODEL_CONSOLE,
 	MODEL_RNG,
 	MODEL_BALLOON,
+	MODEL_TAP, /* a datagram socket in its place: two queue pairs, the second nobody's */
 	MODELS
 };
 
@@ -60,11 +65,35 @@ static void settle(void)
 	ioloop_call(loop, nothing, NULL);
 }
 
-static int pair(void)
+/* Linked with --wrap=ioctl: what a tap is asked for is granted. */
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	switch (request) {
+	case TUNGETIFF:
+		((struct ifreq *)arg)->ifr_flags = IFF_TAP | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+		return 0;
+	case TUNSETVNETHDRSZ:
+	case TUNSETVNETLE:
+	case TUNSETQUEUE:
+	case TUNSETOFFLOAD:
+		return 0;
+	}
+	return __real_ioctl(fd, request, arg);
+}
+
+static int pair(int type)
 {
 	int sv[2];
 
-	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
+	FUZZ_CHECK(socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
 	peer = sv[1];
 	return sv[0];
 }
@@ -91,16 +120,26 @@ static struct virtio_device *new_device(enum model model)
 	struct virtio_console_config console = { .id = "d",
 		                                 .ports = { { NULL, -EBADF }, { "agent", -EBADF } },
 		                                 .n_ports = 2 };
-	struct virtio_balloon_config balloon = { .id = "d", .free_page_reporting = true };
+	struct virtio_balloon_config balloon = { .id = "d",
+		                                 .deflate_on_oom = leave_out & 1,
+		                                 .free_page_reporting = !(leave_out & 2) };
 	struct virtio_device *d = NULL;
 
 	switch (model) {
+	case MODEL_TAP:
+		net.n_pairs = 2;
+		net.stream_fd = -EBADF;
+		net.tap_fds[0] = pair(SOCK_DGRAM);
+		FUZZ_CHECK(fcntl(peer, F_SETFL, O_NONBLOCK) == 0);
+		net.tap_fds[1] = fcntl(net.tap_fds[0], F_DUPFD_CLOEXEC, 0);
+		FUZZ_CHECK(virtio_net_new(&net, &ram.mem, loop, &d) == 0);
+		return d;
 	case MODEL_NET:
-		net.stream_fd = pair();
+		net.stream_fd = pair(SOCK_STREAM);
 		FUZZ_CHECK(virtio_net_new(&net, &ram.mem, loop, &d) == 0);
 		return d;
 	case MODEL_CONSOLE:
-		console.ports[leave_out & 1].fd = pair();
+		console.ports[leave_out & 1].fd = pair(SOCK_STREAM);
 		FUZZ_CHECK(virtio_console_new(&console, &ram.mem, loop, &d) == 0);
 		return d;
 	case MODEL_RNG:
@@ -211,6 +250,86 @@ static void op_request(struct virtio_device *d, struct fuzz_input *in)
 	if (header[0] > 8)
 		fill_data(DATA_AT + 4096, in, 16);
 	driver_add(&queues[take_queue(d, in)], b, 3);
+}
+
+static void put(uint64_t at, uint64_t value, unsigned bytes)
+{
+	memcpy(ram.host + at, &value, bytes);
+}
+
+/* DEVICE_READY, PORT_READY, PORT_OPEN, and what there is not. */
+static void console_message(struct fuzz_input *in)
+{
+	struct driver_buffer b = { GPA(DATA_AT), 8, false };
+
+	put(DATA_AT, fuzz_take(in, 1) % 4, 4);
+	put(DATA_AT + 4, fuzz_take(in, 1) % 9, 2);
+	put(DATA_AT + 6, fuzz_take(in, 1) & 1, 2);
+	driver_add(&queues[3], &b, 1);
+}
+
+/* How many queue pairs are to be used; the queue is the last one, where it is negotiated. */
+static void net_control(struct virtio_device *d, struct fuzz_input *in)
+{
+	struct driver_buffer b[] = { { GPA(DATA_AT), 2, false },
+		                     { GPA(DATA_AT + 4096), 2, false },
+		                     { GPA(DATA_AT + 64), 1, true } };
+
+	put(DATA_AT, fuzz_take(in, 1) & 1 ? 4 : fuzz_take(in, 2), 2);
+	put(DATA_AT + 4096, fuzz_take(in, 1) % 4, 2);
+	driver_add(&queues[d->n_queues - 1], b, 3);
+}
+
+/* Pages in RAM and around its end; statistics; free pages. */
+static void balloon_request(struct virtio_device *d, struct fuzz_input *in)
+{
+	unsigned q = (unsigned)fuzz_take(in, 1) % MIN_OF(d->n_queues, QUEUES);
+	unsigned n = 1 + fuzz_take(in, 1) % 16;
+	struct driver_buffer b = { GPA(DATA_AT), 4 * n, false };
+
+	if (q == 2) {
+		for (unsigned i = 0; i < n; i++) {
+			put(DATA_AT + 10 * i, fuzz_take(in, 1) % 12, 2);
+			put(DATA_AT + 10 * i + 2, fuzz_take(in, 2), 8);
+		}
+		b.len = 10 * n;
+	} else if (q > 2) {
+		b = (struct driver_buffer){ GPA((32 + fuzz_take(in, 1) % 33) * 4096),
+			                    (uint32_t)fuzz_take(in, 1) % 8 * 4096, true };
+	} else {
+		for (unsigned i = 0; i < n; i++)
+			put(DATA_AT + 4 * i, 32 + fuzz_take(in, 1) % 34, 4);
+	}
+	driver_add(&queues[q], &b, 1);
+}
+
+/* What only one kind of device knows. */
+static void op_special(struct virtio_device *d, struct fuzz_input *in)
+{
+	switch (d->ops->id) {
+	case VIRTIO_ID_CONSOLE:
+		console_message(in);
+		break;
+	case VIRTIO_ID_NET:
+		net_control(d, in);
+		break;
+	case VIRTIO_ID_BALLOON:
+		balloon_request(d, in);
+		break;
+	default:
+		op_request(d, in);
+	}
+}
+
+/* The host's side of the balloon. */
+static void op_host(struct virtio_device *d, struct fuzz_input *in)
+{
+	if (d->ops->id != VIRTIO_ID_BALLOON)
+		return;
+	virtio_balloon_set_target(d, fuzz_take(in, 1));
+	virtio_balloon_set_poll_interval(d, fuzz_take(in, 1) & 1);
+	FUZZ_CHECK(virtio_balloon_actual(d) <= RAM_BYTES / 4096);
+	settle();
 }
 
 static void op_poke(struct virtio_device *d UNUSED, struct fuzz_input *in)
@@ -346,8 +465,9 @@ static void op_stats(struct virtio_device *d, struct fuzz_input *in UNUSED)
 }
 
 static void (*const ops[])(struct virtio_device *d, struct fuzz_input *in) = {
-	op_kick, op_chain, op_request, op_load, op_desc,  op_poke,  op_send,  op_drain,
-	op_kick, op_chain, op_config,  op_save, op_reset, op_pause, op_stats, op_hang_up,
+	op_kick,  op_chain,   op_request, op_load,   op_desc,    op_poke,  op_send,
+	op_drain, op_kick,    op_chain,   op_config, op_save,    op_reset, op_pause,
+	op_stats, op_hang_up, op_special, op_kick,   op_special, op_host,
 };
 
 static void set_up(void)

@@ -13,8 +13,10 @@
  * arguments are run alone: that is how a finding is repeated.
  */
 
-#define MADE_INPUTS 2000
-#define MAX_BYTES   (1u << 20)
+#ifndef FUZZ_MADE /* fewer for targets that are slow */
+#define FUZZ_MADE 2000
+#endif
+#define MAX_BYTES (1u << 20)
 
 static uint64_t state = 0x9e3779b97f4a7c15ull;
 
@@ -61,7 +63,7 @@ static void run_made(void)
 {
 	uint8_t data[512];
 
-	for (unsigned n = 0; n < MADE_INPUTS; n++) {
+	for (unsigned n = 0; n < FUZZ_MADE; n++) {
 		size_t len = next_random() % sizeof(data);
 
 		for (size_t i = 0; i < len; i++) {
@@ -89,10 +91,10 @@ int main(int argc, char **argv)
 	}
 	if (files)
 		return 0;
-	n = run_corpus(FUZZ_CORPUS);
+	n = run_corpus(FUZZ_CORPUS_DIR "/" FUZZ_NAME);
 	printf("1..2\n%sok 1 - the corpus, %u inputs\n", n ? "" : "not ", n);
 	fflush(stdout);
 	run_made();
-	printf("ok 2 - %u made inputs\n", MADE_INPUTS);
+	printf("ok 2 - %u made inputs\n", FUZZ_MADE);
 	return n ? 0 : 1;
 }
