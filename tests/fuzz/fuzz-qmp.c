@@ -135,6 +135,18 @@ static void op_flood(struct fuzz_input *in)
 	machine_box_send(&box, bytes, n * len, -EBADF);
 }
 
+/* A message that does not end, or a very deep one. */
+static void op_long(struct fuzz_input *in)
+{
+	static char bytes[4096];
+	uint8_t how = (uint8_t)fuzz_take(in, 1);
+
+	machine_box_send(&box, "{\"", 2, -EBADF);
+	memset(bytes, how & 1 ? '[' : 'a', sizeof(bytes));
+	for (unsigned n = how >> 1 & 31; n; n--)
+		machine_box_send(&box, bytes, sizeof(bytes), -EBADF);
+}
+
 static void op_fail(struct fuzz_input *in)
 {
 	static const int errors[] = { EINVAL, ENOMEM, EIO, ENOTTY };
@@ -163,8 +175,9 @@ static void op_console(struct fuzz_input *in)
 }
 
 static void (*const ops[])(struct fuzz_input *in) = {
-	op_command, op_exit, op_damaged, op_read, op_command, op_exit,    op_bytes,   op_fd,
-	op_command, op_exit, op_turns,   op_fail, op_flood,   op_hang_up, op_console, op_read,
+	op_command, op_exit,    op_damaged, op_read,  op_command, op_exit,  op_bytes,
+	op_fd,      op_command, op_exit,    op_turns, op_fail,    op_flood, op_hang_up,
+	op_console, op_read,    op_long,    op_exit,  op_command, op_turns,
 };
 
 static void check(void)
