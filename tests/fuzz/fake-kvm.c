@@ -322,6 +322,7 @@ static int call(int fd, unsigned long request, void *arg)
 	case KVM_GET_TSC_KHZ:
 		return 2000000;
 	case KVM_SET_TSC_KHZ:
+	case KVM_GET_STATS_FD:
 		return fail_with(ENOTTY);
 	case KVM_GET_IRQCHIP:
 	case KVM_SET_IRQCHIP:
