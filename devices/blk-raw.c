@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "config.h"
 
-#include "devices/blk-raw.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -17,6 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/macros.h"
+#include "devices/blk-backend.h"
 #include "devices/virtqueue.h"
 
 #define BOUNCE_BYTES (256u << 10)
@@ -41,6 +42,30 @@ struct piece {
 	uint64_t offset, len;
 	int flags; /* RWF_*, or the mode of fallocate */
 };
+
+struct blk_op_list {
+	struct blk_op *first, *last;
+};
+
+struct blk_raw {
+	struct blk_backend b;
+	int fd; /* owned */
+	bool is_block, direct, uring;
+	uint32_t memory_align;
+	struct io_uring ring;
+	struct ioloop *loop;
+	struct io_watch watch;
+	unsigned in_flight, unsubmitted;
+	struct blk_op_list queued; /* no ring: to be done in run */
+	uint8_t *bounce;           /* for O_DIRECT and memory that is not aligned for it */
+	struct blk_op *bouncing;
+	struct blk_op_list bounce_wait;
+};
+
+static struct blk_raw *of(struct blk_backend *b)
+{
+	return container_of(b, struct blk_raw, b);
+}
 
 static void list_add(struct blk_op_list *l, struct blk_op *op)
 {
@@ -188,7 +213,7 @@ static void finish(struct blk_raw *r, struct blk_op *op, int error)
 	r->in_flight--;
 	if (r->bouncing == op)
 		next_bounce(r);
-	r->done(r, op, error);
+	r->b.done(r->b.arg, op, error);
 }
 
 /* The range is done; a durable one still needs a sync. */
@@ -258,11 +283,12 @@ static void result(struct blk_raw *r, struct blk_op *op, int res)
 		data_result(r, op, res);
 }
 
-void blk_raw_submit(struct blk_raw *r, struct blk_op *op)
+static void raw_submit(struct blk_backend *b, struct blk_op *op)
 {
-	uint64_t align = op->kind == BLK_OP_READ || op->kind == BLK_OP_WRITE ? r->block_bytes : 1;
+	struct blk_raw *r = of(b);
+	uint64_t align = op->kind == BLK_OP_READ || op->kind == BLK_OP_WRITE ? r->b.block_bytes : 1;
 
-	assert(op->offset <= r->bytes && op->len <= r->bytes - op->offset);
+	assert(op->offset <= r->b.bytes && op->len <= r->b.bytes - op->offset);
 	r->in_flight++;
 	op->method = METHOD_FALLOCATE;
 	if ((op->kind != BLK_OP_FLUSH && !op->len) ||
@@ -314,8 +340,9 @@ static void run_plain(struct blk_raw *r)
 	}
 }
 
-bool blk_raw_run(struct blk_raw *r)
+static bool raw_run(struct blk_backend *b)
 {
+	struct blk_raw *r = of(b);
 	unsigned refused = 0;
 
 	if (!r->uring) {
@@ -339,11 +366,13 @@ static void on_ring(struct io_watch *w, uint32_t events UNUSED)
 {
 	struct blk_raw *r = container_of(w, struct blk_raw, watch);
 
-	r->wake(r);
+	r->b.wake(r->b.arg);
 }
 
-int blk_raw_start(struct blk_raw *r, struct ioloop *loop)
+static int raw_start(struct blk_backend *b, struct ioloop *loop)
 {
+	struct blk_raw *r = of(b);
+
 	r->loop = loop;
 	if (!r->uring)
 		return 0;
@@ -353,10 +382,13 @@ int blk_raw_start(struct blk_raw *r, struct ioloop *loop)
 	return ioloop_watch(loop, &r->watch, EPOLLIN);
 }
 
-void blk_raw_stop(struct blk_raw *r)
+/* What was written is in the file, by the kernel's word, before it is durable. */
+static int raw_stop(struct blk_backend *b)
 {
+	struct blk_raw *r = of(b);
+
 	while (r->in_flight) {
-		if (blk_raw_run(r) && r->in_flight) {
+		if (raw_run(b) && r->in_flight) {
 			io_uring_submit_and_wait(&r->ring, 1);
 			reap(r);
 		}
@@ -364,6 +396,14 @@ void blk_raw_stop(struct blk_raw *r)
 	if (r->loop && r->uring)
 		ioloop_unwatch(r->loop, &r->watch);
 	r->loop = NULL;
+	return 0;
+}
+
+static bool raw_is_idle(const struct blk_backend *b)
+{
+	const struct blk_raw *r = container_of(b, struct blk_raw, b);
+
+	return !r->unsubmitted && !r->queued.first;
 }
 
 /* liburing 2.3 declares functions for these two and does not export them. */
@@ -420,12 +460,12 @@ static void direct_alignment(struct blk_raw *r)
 
 	if (!r->is_block && !statx(r->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) &&
 	    stx.stx_mask & STATX_DIOALIGN && stx.stx_dio_offset_align) {
-		r->block_bytes = MAX_OF(stx.stx_dio_offset_align, 512u);
+		r->b.block_bytes = MAX_OF(stx.stx_dio_offset_align, 512u);
 		r->memory_align = MAX_OF(stx.stx_dio_mem_align, 1u);
 		return;
 	}
 #endif
-	r->memory_align = r->block_bytes;
+	r->memory_align = r->b.block_bytes;
 }
 
 static int measure(struct blk_raw *r)
@@ -439,40 +479,60 @@ static int measure(struct blk_raw *r)
 	r->is_block = S_ISBLK(st.st_mode);
 	r->direct = flags & O_DIRECT;
 	if (r->is_block) {
-		if (ioctl(r->fd, BLKGETSIZE64, &r->bytes) < 0 || ioctl(r->fd, BLKSSZGET, &size) < 0)
+		if (ioctl(r->fd, BLKGETSIZE64, &r->b.bytes) < 0 ||
+		    ioctl(r->fd, BLKSSZGET, &size) < 0)
 			return -errno;
 		ioctl(r->fd, BLKPBSZGET, &physical);
 	} else if (S_ISREG(st.st_mode)) {
-		r->bytes = (uint64_t)st.st_size;
+		r->b.bytes = (uint64_t)st.st_size;
 		physical = (unsigned)st.st_blksize;
 	} else {
 		return -EINVAL;
 	}
-	r->block_bytes = (uint32_t)size;
+	r->b.block_bytes = (uint32_t)size;
 	if (r->direct)
 		direct_alignment(r);
-	if (r->block_bytes & (r->block_bytes - 1) || r->memory_align & (r->memory_align - 1))
+	if (r->b.block_bytes & (r->b.block_bytes - 1) || r->memory_align & (r->memory_align - 1))
 		return -EINVAL;
-	r->physical_bytes = MAX_OF(physical, r->block_bytes);
+	r->b.physical_bytes = MAX_OF(physical, r->b.block_bytes);
 	return 0;
 }
 
-int blk_raw_init(struct blk_raw *r, int fd, unsigned depth, bool allow_uring)
+static void raw_free(struct blk_backend *b)
 {
-	int ret;
+	struct blk_raw *r = of(b);
 
-	r->fd = fd;
-	ret = measure(r);
-	if (ret < 0)
-		return ret;
-	r->uring = allow_uring && init_ring(r, depth);
-	return 0;
-}
-
-void blk_raw_deinit(struct blk_raw *r)
-{
 	if (r->uring)
 		io_uring_queue_exit(&r->ring);
 	free(r->bounce);
 	cleanup_close_p(&r->fd);
+	free(r);
+}
+
+static const struct blk_backend_ops raw_ops = {
+	.start = raw_start,
+	.stop = raw_stop,
+	.submit = raw_submit,
+	.run = raw_run,
+	.is_idle = raw_is_idle,
+	.free = raw_free,
+};
+
+int blk_raw_new(int fd, unsigned depth, bool allow_uring, struct blk_backend **ret)
+{
+	struct blk_raw *r = calloc(1, sizeof(*r));
+	int result;
+
+	if (!r)
+		return -ENOMEM;
+	r->b.ops = &raw_ops;
+	r->fd = fd;
+	result = measure(r);
+	if (result < 0) {
+		free(r);
+		return result;
+	}
+	r->uring = allow_uring && init_ring(r, depth);
+	*ret = &r->b;
+	return 0;
 }

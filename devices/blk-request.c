@@ -93,12 +93,12 @@ static void submit(struct virtio_blk *b, struct blk_request *r)
 	}
 	r->op.durable = is_write && b->cache != BLK_CACHE_UNSAFE &&
 	                (b->cache == BLK_CACHE_WRITETHROUGH || !atomic_load(&b->writeback));
-	blk_raw_submit(&b->raw, &r->op);
+	blk_backend_submit(b->backend, &r->op);
 }
 
-void blk_done(struct blk_raw *raw, struct blk_op *op, int error)
+void blk_done(void *arg, struct blk_op *op, int error)
 {
-	struct virtio_blk *b = container_of(raw, struct virtio_blk, raw);
+	struct virtio_blk *b = arg;
 	struct blk_request *r = container_of(op, struct blk_request, op);
 
 	if (error)
@@ -364,7 +364,7 @@ static void interrupt(struct virtio_blk *b)
 static void turn(struct virtio_blk *b)
 {
 	for (unsigned round = 0;; round++) {
-		bool taken = blk_raw_run(&b->raw);
+		bool taken = blk_backend_run(b->backend);
 		uint32_t starved = b->starved;
 
 		release_held(b);
@@ -377,7 +377,7 @@ static void turn(struct virtio_blk *b)
 			b->starved = 0;
 			for (; starved; starved &= starved - 1)
 				serve(b, (unsigned)__builtin_ctz(starved));
-		} else if (!b->raw.unsubmitted && !b->raw.queued.first) {
+		} else if (blk_backend_is_idle(b->backend)) {
 			break;
 		}
 		if (!b->d.started)
@@ -396,9 +396,9 @@ void blk_kick(struct virtio_device *d, unsigned queue)
 		turn(b);
 }
 
-void blk_wake(struct blk_raw *raw)
+void blk_wake(void *arg)
 {
-	turn(container_of(raw, struct virtio_blk, raw));
+	turn(arg);
 }
 
 void blk_timer(struct io_watch *w, uint32_t events UNUSED)
@@ -410,12 +410,15 @@ void blk_timer(struct io_watch *w, uint32_t events UNUSED)
 		turn(b);
 }
 
-void blk_drain(struct virtio_blk *b)
+int blk_drain(struct virtio_blk *b)
 {
+	int r;
+
 	b->stopping = true;
 	release_held(b);
-	blk_raw_stop(&b->raw);
+	r = blk_backend_stop(b->backend);
 	interrupt(b);
 	b->stopping = false;
 	b->starved = 0;
+	return r;
 }

@@ -25,7 +25,11 @@ enum blk_cache {
 
 struct virtio_blk_config {
 	const char *id;
-	int fd; /* raw image or block device */
+	int fd; /* raw image or block device, or with remote the connection to who serves it */
+	/* By the vhost-user protocol, see blk_remote_config. */
+	bool remote;
+	int memory_fd;        /* the guest's RAM (borrowed); remote only */
+	unsigned patience_ms; /* remote only */
 	bool readonly, discard;
 	enum blk_cache cache;
 	const char *serial; /* up to 20 bytes, or NULL */
@@ -37,27 +41,12 @@ struct virtio_blk_config {
 	void (*on_error)(void *arg, bool write, int error);
 	void *on_error_arg;
 };
-/* Raw disks by io_uring (virtio-blk.c, blk-raw.c). */
+/*
+ * A disk (virtio-blk.c), raw by io_uring (blk-raw.c), or remote (blk-remote.c): then it may wait
+ * for the other process, see blk_remote_new() also for what else is told by errno.
+ */
 int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem,
                    struct ioloop *loop, struct virtio_device **ret);
-
-struct vhost_user_blk_config {
-	const char *id;
-	int fd;        /* connected to the back-end, qemu-storage-daemon */
-	int memory_fd; /* the guest's RAM, mapped shared: its regions one after the other (borrowed)
-	                */
-	bool readonly;
-	const char *serial; /* NULL: no back-end can be told, so another one is -ENOTSUP */
-	unsigned n_queues;  /* fewer when the back-end has fewer */
-};
-/*
- * A disk that another process serves by the vhost-user protocol (vhost-user-blk.c, vhost-user.c).
- * When the back-end is gone or answers wrongly, the device is NEEDS_RESET and stays without use.
- * Waits for the back-end, up to 5 s for each answer: -EIO. -ENOTSUP when it cannot do what is
- * needed.
- */
-int vhost_user_blk_new(const struct vhost_user_blk_config *c, const struct guestmem *mem,
-                       struct ioloop *loop, struct virtio_device **ret);
 
 #define VIRTIO_NET_MAX_PAIRS 8
 

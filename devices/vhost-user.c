@@ -25,15 +25,13 @@ enum request {
 	REQUEST_SET_VRING_NUM = 8,
 	REQUEST_SET_VRING_ADDR = 9,
 	REQUEST_SET_VRING_BASE = 10,
-	REQUEST_GET_VRING_BASE = 11,
 	REQUEST_SET_VRING_KICK = 12,
 	REQUEST_SET_VRING_CALL = 13,
 	REQUEST_GET_PROTOCOL_FEATURES = 15,
 	REQUEST_SET_PROTOCOL_FEATURES = 16,
 	REQUEST_GET_QUEUE_NUM = 17,
 	REQUEST_SET_VRING_ENABLE = 18,
-	REQUEST_GET_CONFIG = 24,
-	REQUEST_SET_CONFIG = 25
+	REQUEST_GET_CONFIG = 24
 };
 
 #define FLAG_VERSION    1u
@@ -65,7 +63,7 @@ struct memory_region {
 
 struct memory_table {
 	uint32_t n, padding;
-	struct memory_region regions[GUESTMEM_MAX_REGIONS];
+	struct memory_region regions[VHOST_USER_MAX_REGIONS];
 };
 
 struct config_payload {
@@ -252,35 +250,24 @@ int vhost_user_get_config(struct vhost_user *v, void *buf, uint32_t len)
 	return r;
 }
 
-int vhost_user_set_config(struct vhost_user *v, uint32_t offset, const void *buf, uint32_t len)
+int vhost_user_set_memory(struct vhost_user *v, const struct vhost_user_region *regions, unsigned n)
 {
-	struct config_payload c = { .offset = offset, .size = len };
+	struct memory_table t = { .n = n };
+	int fds[VHOST_USER_MAX_REGIONS];
 
-	assert(len <= VHOST_USER_MAX_CONFIG);
-	memcpy(c.bytes, buf, len);
-	return exchange(v, REQUEST_SET_CONFIG, &c, CONFIG_HEADER_BYTES + len, NULL, 0, NULL, 0);
-}
+	assert(n <= VHOST_USER_MAX_REGIONS);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t at = (uintptr_t)regions[i].host;
 
-int vhost_user_set_memory(struct vhost_user *v, const struct guestmem *mem, int memory_fd)
-{
-	struct memory_table t = { .n = (uint32_t)mem->n };
-	int fds[GUESTMEM_MAX_REGIONS];
-	uint64_t offset = 0;
-
-	for (size_t i = 0; i < mem->n; i++) {
-		const struct guestmem_region *r = &mem->regions[i];
-
-		t.regions[i] = (struct memory_region){ .gpa = r->gpa,
-			                               .bytes = r->bytes,
-			                               .host = (uintptr_t)r->host,
-			                               .offset = offset };
-		offset += r->bytes;
-		fds[i] = memory_fd;
+		t.regions[i] = (struct memory_region){ .gpa = at,
+			                               .bytes = regions[i].bytes,
+			                               .host = at,
+			                               .offset = regions[i].offset };
+		fds[i] = regions[i].fd;
 	}
 	return exchange(v, REQUEST_SET_MEM_TABLE, &t,
-	                offsetof(struct memory_table, regions) +
-	                        mem->n * sizeof(struct memory_region),
-	                fds, mem->n, NULL, 0);
+	                offsetof(struct memory_table, regions) + n * sizeof(struct memory_region),
+	                fds, n, NULL, 0);
 }
 
 int vhost_user_set_features(struct vhost_user *v, uint64_t features)
@@ -295,41 +282,22 @@ static int set_state(struct vhost_user *v, enum request request, uint32_t index,
 	return exchange(v, request, &s, sizeof(s), NULL, 0, NULL, 0);
 }
 
-static uint64_t host_address(const struct virtqueue *vq, gpa_t gpa)
+int vhost_user_start_queue(struct vhost_user *v, const struct vhost_user_queue *q)
 {
-	/* The areas were checked when the queue was enabled; this is only where they begin. */
-	return (uintptr_t)guestmem_at(vq->mem, gpa, 1);
-}
-
-int vhost_user_start_queue(struct vhost_user *v, const struct virtqueue *vq, int call_fd)
-{
-	struct vring_addresses a = { .index = vq->index,
-		                     .desc = host_address(vq, vq->desc),
-		                     .used = host_address(vq, vq->used),
-		                     .avail = host_address(vq, vq->avail) };
-	int r = set_state(v, REQUEST_SET_VRING_NUM, vq->index, vq->size);
+	struct vring_addresses a = { .desc = (uintptr_t)q->desc,
+		                     .used = (uintptr_t)q->used,
+		                     .avail = (uintptr_t)q->avail };
+	int r = set_state(v, REQUEST_SET_VRING_NUM, 0, q->size);
 
 	if (r == 0)
-		r = set_state(v, REQUEST_SET_VRING_BASE, vq->index, vq->last_avail);
+		r = set_state(v, REQUEST_SET_VRING_BASE, 0, 0);
 	if (r == 0)
 		r = exchange(v, REQUEST_SET_VRING_ADDR, &a, sizeof(a), NULL, 0, NULL, 0);
 	if (r == 0)
-		r = set_u64(v, REQUEST_SET_VRING_CALL, vq->index, &call_fd);
+		r = set_u64(v, REQUEST_SET_VRING_CALL, 0, &q->call_fd);
 	if (r == 0)
-		r = set_u64(v, REQUEST_SET_VRING_KICK, vq->index, &vq->kick_fd);
+		r = set_u64(v, REQUEST_SET_VRING_KICK, 0, &q->kick_fd);
 	if (r == 0)
-		r = set_state(v, REQUEST_SET_VRING_ENABLE, vq->index, 1);
-	return r;
-}
-
-int vhost_user_stop_queue(struct vhost_user *v, const struct virtqueue *vq, uint16_t *ret)
-{
-	struct vring_state s = { .index = vq->index }, reply;
-	int r = exchange(v, REQUEST_GET_VRING_BASE, &s, sizeof(s), NULL, 0, &reply, sizeof(reply));
-
-	if (r == 0 && (reply.index != vq->index || reply.num > UINT16_MAX))
-		r = die(v);
-	if (r == 0)
-		*ret = (uint16_t)reply.num;
+		r = set_state(v, REQUEST_SET_VRING_ENABLE, 0, 1);
 	return r;
 }

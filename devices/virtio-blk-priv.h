@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /* What virtio-blk.c (the device) and blk-request.c (its queues) share. */
+#include "devices/blk-backend.h"
 #include "devices/blk-limits.h"
-#include "devices/blk-raw.h"
 #include "devices/models.h"
 
 /* virtio 1.2, 5.2.3 */
@@ -73,7 +73,7 @@ struct virtio_blk {
 
 	_Atomic bool writeback; /* the guest's wish; written by vCPU threads */
 	/* The loop's own. */
-	struct blk_raw raw;
+	struct blk_backend *backend;
 	struct blk_limiter limiter;
 	struct blk_held held[2]; /* over their limit: reads, writes */
 	struct blk_request *requests, *free;
@@ -86,9 +86,9 @@ struct virtio_blk {
 
 /* Serves a queue and all that follows from it. In the loop. */
 void blk_kick(struct virtio_device *d, unsigned queue);
-/* Completes everything that was taken from the queues. */
-void blk_drain(struct virtio_blk *b);
-/* Callbacks of raw and timer. */
-void blk_done(struct blk_raw *r, struct blk_op *op, int error);
-void blk_wake(struct blk_raw *r);
+/* Completes everything that was taken from the queues; as blk_backend_stop(). */
+int blk_drain(struct virtio_blk *b);
+/* Callbacks of back-end and timer; arg is the struct virtio_blk. */
+void blk_done(void *arg, struct blk_op *op, int error);
+void blk_wake(void *arg);
 void blk_timer(struct io_watch *w, uint32_t events);

@@ -63,7 +63,7 @@ static bool blk_set_features(struct virtio_device *d, uint64_t features)
 static void blk_config_read(struct virtio_device *d, uint32_t offset, void *buf, uint32_t len)
 {
 	struct virtio_blk *b = blk_of(d);
-	uint32_t block = b->raw.block_bytes, exponent = 0;
+	uint32_t block = b->backend->block_bytes, exponent = 0;
 	struct blk_config_space c = {
 		.capacity = htole64(b->sectors),
 		.seg_max = htole32(BLK_SEG_MAX),
@@ -73,7 +73,7 @@ static void blk_config_read(struct virtio_device *d, uint32_t offset, void *buf,
 		.num_queues = htole16((uint16_t)d->n_queues),
 	};
 
-	while (block << exponent < b->raw.physical_bytes && exponent < 8)
+	while (block << exponent < b->backend->physical_bytes && exponent < 8)
 		exponent++;
 	c.physical_block_exp = (uint8_t)exponent;
 	if (b->discard && !b->readonly) {
@@ -105,13 +105,13 @@ static void blk_config_write(struct virtio_device *d, uint32_t offset, const voi
 static int blk_start(struct virtio_device *d)
 {
 	struct virtio_blk *b = blk_of(d);
-	int ret = blk_raw_start(&b->raw, d->loop);
+	int ret = blk_backend_start(b->backend, d->loop);
 
 	if (ret < 0)
 		return ret;
 	ret = ioloop_watch(d->loop, &b->timer, EPOLLIN);
 	if (ret < 0)
-		blk_raw_stop(&b->raw);
+		(void)blk_backend_stop(b->backend);
 	return ret;
 }
 
@@ -119,7 +119,7 @@ static void blk_stop(struct virtio_device *d)
 {
 	struct virtio_blk *b = blk_of(d);
 
-	blk_drain(b);
+	d->unsaved = blk_drain(b) < 0;
 	ioloop_unwatch(d->loop, &b->timer);
 }
 
@@ -135,7 +135,7 @@ static void blk_save(struct virtio_device *d, struct state_out *o)
 	struct virtio_blk *b = blk_of(d);
 
 	state_put_u64(o, b->sectors);
-	state_put_u32(o, b->raw.block_bytes);
+	state_put_u32(o, b->backend->block_bytes);
 	state_put_u8(o, atomic_load(&b->writeback));
 }
 
@@ -147,7 +147,7 @@ static int blk_load(struct virtio_device *d, struct state_section *s)
 	uint32_t block = state_get_u32(s);
 	uint8_t writeback = state_get_u8(s);
 
-	if (s->failed || sectors != b->sectors || block != b->raw.block_bytes || writeback > 1)
+	if (s->failed || sectors != b->sectors || block != b->backend->block_bytes || writeback > 1)
 		return -EINVAL;
 	atomic_store(&b->writeback, writeback && b->cache != BLK_CACHE_WRITETHROUGH);
 	return 0;
@@ -170,7 +170,7 @@ static void blk_free(struct virtio_device *d)
 {
 	struct virtio_blk *b = blk_of(d);
 
-	blk_raw_deinit(&b->raw);
+	b->backend = blk_backend_free(b->backend);
 	cleanup_close_p(&b->timer.fd);
 	free(b->requests);
 	free(b);
@@ -221,6 +221,20 @@ static void set_constants(struct virtio_blk *b, const struct virtio_blk_config *
 	blk_limiter_init(&b->limiter, &c->limits, now_monotonic_ns());
 }
 
+static int make_backend(struct virtio_blk *b, const struct virtio_blk_config *c,
+                        const struct guestmem *mem)
+{
+	struct blk_remote_config remote = { .fd = c->fd,
+		                            .mem = mem,
+		                            .memory_fd = c->memory_fd,
+		                            .depth = b->n_requests,
+		                            .most_iov = BLK_MAX_IOV,
+		                            .patience_ms = c->patience_ms };
+
+	return c->remote ? blk_remote_new(&remote, &b->backend)
+	                 : blk_raw_new(c->fd, b->n_requests, !c->no_io_uring, &b->backend);
+}
+
 int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem,
                    struct ioloop *loop, struct virtio_device **ret)
 {
@@ -238,15 +252,16 @@ int virtio_blk_new(const struct virtio_blk_config *c, const struct guestmem *mem
 		return -errno;
 	r = init_requests(b, c->n_queues);
 	if (r == 0)
-		r = blk_raw_init(&b->raw, c->fd, b->n_requests, !c->no_io_uring);
+		r = make_backend(b, c, mem);
 	if (r < 0) {
 		cleanup_close_p(&b->timer.fd);
 		free(b->requests);
 		return r;
 	}
-	b->raw.done = blk_done;
-	b->raw.wake = blk_wake;
-	b->sectors = b->raw.bytes / BLK_SECTOR_BYTES;
+	b->backend->done = blk_done;
+	b->backend->wake = blk_wake;
+	b->backend->arg = b;
+	b->sectors = b->backend->bytes / BLK_SECTOR_BYTES;
 	set_constants(b, c);
 	virtio_device_init(&b->d, &blk_ops, c->id, mem, loop, c->n_queues, BLK_QUEUE_SIZE,
 	                   sizeof(struct blk_config_space));

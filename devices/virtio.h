@@ -120,6 +120,9 @@ struct virtio_device {
 	void (*on_needs_reset)(struct virtio_device *d, const char *why);
 	void *owner; /* for on_needs_reset */
 	_Atomic uint64_t needs_reset_count;
+	/* A disk, paused: what the guest wrote is perhaps not in the file yet, and could not be
+	 * brought there. */
+	_Atomic bool unsaved;
 };
 
 /* Fills the common part. queue_max and n_queues are checked by assertion. */

@@ -463,18 +463,6 @@ void virtqueue_disable_kicks(struct virtqueue *vq)
 		store16(used_area(vq) + AREA_FLAGS, VRING_USED_F_NO_NOTIFY, memory_order_relaxed);
 }
 
-uint16_t virtqueue_used_index(const struct virtqueue *vq)
-{
-	/* Pairs with the release of who fills the ring: its writes to buffers are done. */
-	return load16(used_area(vq) + AREA_IDX, memory_order_acquire);
-}
-
-uint16_t virtqueue_avail_index(const struct virtqueue *vq)
-{
-	/* Pairs with the driver's write barrier, as in next_head(). */
-	return load16(avail_area(vq) + AREA_IDX, memory_order_acquire);
-}
-
 void virtqueue_save(const struct virtqueue *vq, struct state_out *o)
 {
 	/* Nothing is in flight, so both indexes are the same: there is one source for it. */

@@ -89,10 +89,6 @@ void virtqueue_flush(struct virtqueue *vq);
 bool virtqueue_enable_kicks(struct virtqueue *vq);
 void virtqueue_disable_kicks(struct virtqueue *vq);
 
-/* The indexes as they stand in the guest's memory, for queues that another process serves. */
-uint16_t virtqueue_used_index(const struct virtqueue *vq);
-uint16_t virtqueue_avail_index(const struct virtqueue *vq);
-
 void virtqueue_save(const struct virtqueue *vq, struct state_out *o);
 /* Registers and indexes; the same checks as virtqueue_enable(). -EINVAL. */
 int virtqueue_load(struct virtqueue *vq, struct state_section *s, const struct guestmem *mem,

@@ -15,7 +15,7 @@
  *  "ports": [{"name": "org.qemu.guest_agent.0", "fd": 9}],
  *  "disks": [{"id": "disk0", "fd": 10, "readonly": false, "discard": false, "cache": "writeback",
  *             "serial": "…", "queues": 1, "limits": {"bytes_per_s": 0, "read_bytes_per_s": 0, …}},
- *            {"id": "disk1", "vhost_user_fd": 11, "readonly": false, "serial": "…", "queues": 1}],
+ *            {"id": "disk1", "vhost_user_fd": 11, as above}],           served by another process
  *  "nics": [{"id": "nic0", "mac": "52:54:00:…", "mtu": 0, "tap_fds": [12]},
  *           {"id": "nic1", "mac": "…", "stream_fd": 13},
  *           {"id": "nic2", "mac": "…"}],                       nothing is connected to this one

@@ -36,27 +36,23 @@ static int cannot(int r, const char *what, struct vmd_error *err)
 
 static int add_disk(struct machine *m, const struct vmm_disk *c, struct vmd_error *err)
 {
-	struct virtio_blk_config raw = { .id = c->id,
-		                         .fd = c->fd,
+	bool remote = c->vhost_user_fd >= 0;
+	struct virtio_blk_config blk = { .id = c->id,
+		                         .fd = remote ? c->vhost_user_fd : c->fd,
+		                         .remote = remote,
+		                         .memory_fd = m->memory.fd,
 		                         .readonly = c->readonly,
 		                         .discard = c->discard,
 		                         .cache = c->cache,
 		                         .serial = c->serial[0] ? c->serial : NULL,
 		                         .n_queues = c->queues,
 		                         .limits = c->limits };
-	struct vhost_user_blk_config remote = { .id = c->id,
-		                                .fd = c->vhost_user_fd,
-		                                .memory_fd = m->memory.fd,
-		                                .readonly = c->readonly,
-		                                .serial = c->serial[0] ? c->serial : NULL,
-		                                .n_queues = c->queues };
 	struct virtio_device *d = NULL;
 	struct ioloop *loop = NULL;
 	int r = ioloop_new(c->id, &loop);
 
 	if (r == 0)
-		r = c->fd >= 0 ? virtio_blk_new(&raw, &m->memory.mem, loop, &d)
-		               : vhost_user_blk_new(&remote, &m->memory.mem, loop, &d);
+		r = virtio_blk_new(&blk, &m->memory.mem, loop, &d);
 	if (r < 0) {
 		(void)ioloop_free(loop);
 		return cannot(r, c->id, err);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -141,6 +142,18 @@ static int save_state(struct snapshot *s, struct machine *m, struct vmd_error *e
 	return r < 0 ? error_set_errno(err, -r, "cannot save the guest's state") : 0;
 }
 
+/* The disks are copied together with the memory, so they have to hold what the guest wrote. */
+static int check_disks(const struct machine *m, struct vmd_error *err)
+{
+	for (unsigned i = 0; i < m->n_devices; i++)
+		if (atomic_load(&m->devices[i].device->unsaved))
+			return error_set(err, ERROR_ENGINE_FAILED,
+			                 "what the guest wrote to '%s' could not be brought to its "
+			                 "file",
+			                 m->devices[i].device->id);
+	return 0;
+}
+
 int snapshot_save(struct snapshot *s, struct machine *m, int fd, struct vmd_error *err)
 {
 	uint64_t bytes_per_s = s->bytes_per_s, bytes;
@@ -157,6 +170,9 @@ int snapshot_save(struct snapshot *s, struct machine *m, int fd, struct vmd_erro
 	machine_stop(m, MACHINE_FINISH_MIGRATE);
 	if (m->status == MACHINE_INTERNAL_ERROR)
 		return error_set(err, ERROR_WRONG_STATE, "a processor of the guest has failed");
+	r = check_disks(m, err);
+	if (r < 0)
+		return r;
 	*s = (struct snapshot){ .fd = TAKE_FD(owned),
 		                .total = m->memory.bytes,
 		                .started_us = now_monotonic_us(),
