@@ -107,6 +107,8 @@ static _Noreturn void run_child(const struct spawn_spec *spec, int status_fd, pi
 	r = install_fds(spec, moved);
 	if (r < 0)
 		child_fail(status_fd, r);
+	if (spec->confine && (r = spec->confine(spec->confine_arg)) < 0)
+		child_fail(status_fd, r);
 	execvpe(spec->path, spec->argv, spec->envp ? spec->envp : environ);
 	child_fail(status_fd, -errno);
 }

@@ -29,6 +29,10 @@ struct spawn_spec {
 	bool new_session; /* setsid() */
 	int death_signal; /* PR_SET_PDEATHSIG, 0 for none */
 	bool null_stdio;  /* 0-2 not named in fds become /dev/null */
+	/* In the child, last before exec; async-signal-safe calls only. A negative errno fails the
+	 * start. May be NULL. */
+	int (*confine)(const void *arg);
+	const void *confine_arg;
 };
 
 /*

@@ -8,12 +8,16 @@
  * Start: vmd execs "vmd-shim NAME" (NAME is for ps(1)) with descriptor 3 = a memfd holding the
  * launch document
  *   {"version":1, "uuid", "name", "runtime_dir", "state_dir", "log_max_bytes", "log_files",
- *    "ring_bytes", "procs":[{"name","argv":[...],"fds":[[source,target],...],"vital":bool}, ...
- *    last is the engine], "qmp_fd":n, "console_fd":n, "lock_fd":n, "ready_fd":n}
+ *    "ring_bytes", "procs":[{"name","argv":[...],"fds":[[source,target],...],"vital":bool,
+ *    "jail":bool,"grace_ms":n}, ... last is the engine], "qmp_fd":n, "console_fd":n,
+ *    "lock_fd":n, "ready_fd":n}
  * where all source numbers are descriptors of the shim process, from 4 up, and runtime_dir and
  * state_dir are the guest's own directories. qmp_fd, console_fd and lock_fd may be absent. The
  * engine inherits lock_fd under a number above all its targets. When a helper that is "vital" ends,
- * the engine is killed. Unknown members are ignored, wrong ones are refused.
+ * the engine is killed. One with "jail" has no capabilities but CAP_DAC_OVERRIDE, no new
+ * privileges, no core dumps, and by Landlock no files but its own descriptors and, to read, those
+ * of the system. When the engine has ended, helpers get SIGTERM, and SIGKILL after the longest
+ * grace_ms (500). Unknown members are ignored, wrong ones are refused.
  * The shim binds shim.sock, starts the processes in order (helpers first), writes shim.json beside
  * it (identity record: shim and engine pid, start time, boot id, protocol version), then writes one
  * JSON line to ready_fd and closes it:

@@ -19,11 +19,11 @@ struct host_facts;
 /* A definition without "memory"; the default that the contract states. */
 #define DEFAULT_MEMORY_BYTES (512u << 20)
 
-#define LAUNCH_MAX_FDS   64
+#define LAUNCH_MAX_FDS   96
 #define LAUNCH_MAX_PROCS 12
 
-/* One process the shim starts: a helper (passt, virtiofsd, swtpm) or the engine itself (the last).
- */
+/* One process the shim starts: a helper (passt, virtiofsd, swtpm, the storage daemon) or the engine
+ * itself (the last). */
 struct launch_proc {
 	char *name;   /* "engine", "passt0", "virtiofsd-data", "swtpm" */
 	json_t *argv; /* array of strings; argv[0] is the program path */
@@ -32,7 +32,9 @@ struct launch_proc {
 		int target; /* number in the process */
 	} fds[LAUNCH_MAX_FDS];
 	size_t n_fds;
-	bool vital; /* a helper without which the engine must not run on: it is killed too */
+	bool vital;        /* a helper without which the engine must not run on: it is killed too */
+	bool jail;         /* a helper that has no files but its descriptors, and no privileges */
+	unsigned grace_ms; /* a helper's between SIGTERM and SIGKILL; 0: the shim's own */
 };
 
 /* Everything the shim needs to run one guest; built by engine prepare, sent to the shim. */

@@ -69,14 +69,17 @@ static bool put_fd(struct starting *st, json_t *doc, const char *key, int fd)
 
 static json_t *proc_json(const struct launch_proc *p, int base)
 {
-	cleanup_json json_t *fds = json_array();
+	cleanup_json json_t *fds = json_array(), *doc = NULL;
 
 	for (size_t i = 0; i < p->n_fds; i++)
 		if (!fds || json_array_append_new(fds, json_pack("[i,i]", base + p->fds[i].source,
 		                                                 p->fds[i].target)) < 0)
 			return NULL;
-	return json_pack("{s:s,s:O,s:O,s:b}", "name", p->name, "argv", p->argv, "fds", fds, "vital",
-	                 (int)p->vital);
+	doc = json_pack("{s:s,s:O,s:O,s:b,s:b}", "name", p->name, "argv", p->argv, "fds", fds,
+	                "vital", (int)p->vital, "jail", (int)p->jail);
+	if (p->grace_ms && !jsonx_set(doc, "grace_ms", json_integer(p->grace_ms)))
+		return NULL;
+	return TAKE_PTR(doc);
 }
 
 static json_t *procs_json(struct starting *st)
@@ -294,12 +297,30 @@ static int read_ready(struct starting *st, struct vmd_error *err)
 
 /* ---- the engine ---- */
 
-static int engine_error(const struct shim_exit *exit, struct vmd_error *err)
+/* An engine that cannot reach its helper says so; why is what the helper said. */
+static bool failed_helper(const struct shim *s, struct shim_exit *ret)
 {
-	char text[320];
+	json_t *msg;
+	size_t i;
 
-	return error_set(err, ERROR_ENGINE_FAILED, "the engine ended while starting: %s",
-	                 shim_exit_text(exit, text, sizeof(text)));
+	json_array_foreach(s->held, i, msg)
+		if (strcmp(jsonx_str(msg, "event", ""), "helper-exit") == 0 &&
+		    shim_parse_exit(msg, ret) == 0 && (!ret->exited || ret->code))
+			return true;
+	return false;
+}
+
+static int engine_error(const struct shim *s, struct vmd_error *err)
+{
+	struct shim_exit helper;
+	char text[320], why[320];
+
+	(void)shim_exit_text(s->exit, text, sizeof(text));
+	if (failed_helper(s, &helper))
+		return error_set(err, ERROR_ENGINE_FAILED,
+		                 "the engine ended while starting, after its helper '%s' %s (%s)",
+		                 helper.process, shim_exit_text(&helper, why, sizeof(why)), text);
+	return error_set(err, ERROR_ENGINE_FAILED, "the engine ended while starting: %s", text);
 }
 
 /* Data, or the end of file: then the engine's end follows, and this is of no more use. */
@@ -319,7 +340,7 @@ static int wait_engine(struct starting *st, struct shim *s, struct vmd_error *er
 	int r = 0;
 
 	if (s->exit)
-		return engine_error(s->exit, err);
+		return engine_error(s, err);
 	if (st->launch->qmp_fd < 0)
 		return 0;
 	if (s->qmp_fd < 0)
@@ -331,7 +352,7 @@ static int wait_engine(struct starting *st, struct shim *s, struct vmd_error *er
 		r = s->sock < 0 ? -EPIPE : waitq_wait(&s->exit_wait, time_left_ms(st));
 	ev_io_stop(fiber_loop(), &s->qmp_io);
 	if (r == 0)
-		return s->exit ? engine_error(s->exit, err) : 0;
+		return s->exit ? engine_error(s, err) : 0;
 	if (r == -ETIMEDOUT)
 		return error_set(err, ERROR_TIMEOUT, "the engine did not start in time");
 	return error_set_errno(err, -r, "the engine did not start");

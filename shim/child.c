@@ -15,7 +15,6 @@
 #include "common/timeutil.h"
 #include "shim/shim.h"
 
-#define HELPER_GRACE_US 500000  /* between SIGTERM and SIGKILL */
 #define HELPER_LIMIT_US 3000000 /* then the exit is told although a helper hangs in the kernel */
 
 static void log_line(struct shim *s, struct child *c, const char *line, size_t n, uint64_t now)
@@ -76,10 +75,13 @@ static void engine_ended(struct shim *s, uint64_t now)
 	for (int i = 0; i < 32 && s->console.fd >= 0; i++)
 		console_read(s); /* what it said last */
 	s->state = SHIM_ENDING;
-	s->deadline_us = now + HELPER_GRACE_US;
-	for (size_t i = 0; i + 1 < s->n_procs; i++)
-		if (s->procs[i].running)
-			(void)proc_signal(s->procs[i].pidfd, SIGTERM);
+	s->deadline_us = now;
+	for (size_t i = 0; i + 1 < s->n_procs; i++) {
+		if (!s->procs[i].running)
+			continue;
+		(void)proc_signal(s->procs[i].pidfd, SIGTERM);
+		s->deadline_us = MAX_OF(s->deadline_us, now + s->procs[i].grace_us);
+	}
 }
 
 static void helper_ended(struct shim *s, struct child *c)

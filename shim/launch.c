@@ -97,10 +97,23 @@ static int check_fds(const json_t *fds, int ready_fd, struct vmd_error *err)
 	return 0;
 }
 
+#define GRACE_MS     500
+#define MAX_GRACE_MS 60000
+
+static int get_flag(const json_t *doc, const char *key, bool *ret, struct vmd_error *err)
+{
+	const json_t *v = json_object_get(doc, key);
+
+	*ret = json_is_true(v);
+	if (!v || json_is_boolean(v))
+		return 0;
+	return error_set(err, ERROR_INVALID, "launch document: '%s' is no truth value", key);
+}
+
 static int check_proc(struct child *c, const json_t *proc, int ready_fd, struct vmd_error *err)
 {
 	const json_t *argv = json_object_get(proc, "argv");
-	const json_t *vital = json_object_get(proc, "vital");
+	uint64_t grace_ms;
 	const char *name = jsonx_str(proc, "name", "");
 	json_t *arg;
 	size_t i;
@@ -114,10 +127,12 @@ static int check_proc(struct child *c, const json_t *proc, int ready_fd, struct 
 			return bad(err, "'argv' is no list of strings");
 	if (!json_string_value(json_array_get(argv, 0))[0])
 		return bad(err, "'argv' names no program");
-	if (vital && !json_is_boolean(vital))
-		return bad(err, "'vital' is no truth value");
+	if (get_flag(proc, "vital", &c->vital, err) < 0 ||
+	    get_flag(proc, "jail", &c->jailed, err) < 0 ||
+	    get_number(proc, "grace_ms", 0, MAX_GRACE_MS, GRACE_MS, &grace_ms, err) < 0)
+		return -EINVAL;
 	snprintf(c->name, sizeof(c->name), "%s", name);
-	c->vital = json_is_true(vital);
+	c->grace_us = grace_ms * 1000;
 	c->pidfd = c->err_fd = -EBADF;
 	return check_fds(json_object_get(proc, "fds"), ready_fd, err);
 }
@@ -230,7 +245,19 @@ static size_t fill_fds(struct spawn_fd *fds, const json_t *list, int err_fd, int
 	return n;
 }
 
-static int spawn_one(struct child *c, const json_t *proc, int lock_fd, struct vmd_error *err)
+/* The guest runs all the same: its other walls stand. Whoever looks finds it in the engine's log.
+ */
+static void tell_no_landlock(struct shim *s, const struct child *c, int e)
+{
+	char text[160];
+	int n = snprintf(text, sizeof(text), "%s: files are not fenced off, no Landlock: %s\n",
+	                 c->name, strerror(e));
+
+	logfile_write(&s->engine_log, text, (size_t)n, now_wall_us());
+}
+
+static int spawn_one(struct shim *s, struct child *c, const json_t *proc, int lock_fd,
+                     struct vmd_error *err)
 {
 	const json_t *argv_json = json_object_get(proc, "argv");
 	size_t argc = json_array_size(argv_json);
@@ -238,6 +265,7 @@ static int spawn_one(struct child *c, const json_t *proc, int lock_fd, struct vm
 	cleanup_close int rd = -EBADF, wr = -EBADF;
 	struct spawn_fd fds[SPAWN_MAX_FDS];
 	struct spawn_spec spec = { .fds = fds, .death_signal = SIGKILL, .null_stdio = true };
+	struct jail jail = { .ruleset_fd = -EBADF };
 	int pipes[2], r;
 
 	if (!argv || pipe2(pipes, O_CLOEXEC) < 0)
@@ -249,7 +277,15 @@ static int spawn_one(struct child *c, const json_t *proc, int lock_fd, struct vm
 	spec.path = argv[0];
 	spec.argv = argv;
 	spec.n_fds = fill_fds(fds, json_object_get(proc, "fds"), wr, lock_fd);
+	if (c->jailed) {
+		r = jail_prepare(&jail, argv[0], fds, spec.n_fds);
+		if (r < 0)
+			tell_no_landlock(s, c, -r);
+		spec.confine = jail_enter;
+		spec.confine_arg = &jail;
+	}
 	r = proc_spawn(&spec, &c->pid, &c->pidfd, err);
+	jail_deinit(&jail);
 	if (r < 0)
 		return r;
 	(void)fd_set_nonblock(rd, 1);
@@ -272,7 +308,7 @@ int launch_spawn(struct shim *s, struct launch_doc *doc, const char **ret_name,
 			s->start_mono_us = now_monotonic_us();
 			s->start_wall_us = now_wall_us();
 		}
-		r = spawn_one(&s->procs[i], json_array_get(procs, i), engine ? doc->lock_fd : -1,
+		r = spawn_one(s, &s->procs[i], json_array_get(procs, i), engine ? doc->lock_fd : -1,
 		              err);
 		if (r < 0) {
 			*ret_name = s->procs[i].name;

@@ -33,7 +33,8 @@ struct child {
 	char name[32];
 	pid_t pid;
 	int pidfd, err_fd;
-	bool vital, running;
+	bool vital, jailed, running;
+	uint64_t grace_us; /* between SIGTERM and SIGKILL */
 	uint64_t start_time, ended_us;
 	struct proc_status status;
 	struct textclean text;
@@ -119,6 +120,18 @@ int launch_spawn(struct shim *s, struct launch_doc *doc, const char **ret_name,
                  struct vmd_error *err);
 /* Closes every descriptor but ready_fd that is not kept by s; call when all processes run. */
 void launch_close_rest(struct shim *s, int ready_fd);
+
+/* jail.c: what a helper that is jailed gives up. */
+struct jail {
+	int ruleset_fd; /* Landlock's, or -EBADF */
+	uint64_t handled;
+};
+/* The rules for a program and its descriptors. Negative errno: this kernel has no Landlock, or it
+ * is off; j can be entered all the same. */
+int jail_prepare(struct jail *j, const char *program, const struct spawn_fd *fds, size_t n_fds);
+void jail_deinit(struct jail *j);
+/* In the child, before exec: spawn_spec.confine. */
+int jail_enter(const void *arg);
 
 /* child.c */
 void child_read_stderr(struct shim *s, struct child *c);

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/fsutil.h"
@@ -441,6 +442,63 @@ static void helpers(struct fx *fx)
 	cr_assert_str_eq(fx->helper_exit.process, "swtpm");
 	cr_assert_eq(fx->helper_exit.signal, SIGKILL, "one that ignores SIGTERM is killed");
 	fx_release(fx);
+}
+
+/* What a jailed helper tries, each with a line if it can. */
+static const char escapes[] =
+	"cat /proc/self/fd/5 >&2; echo more >> /proc/self/fd/5 && echo appended >&2;"
+	"{ echo x > /proc/self/fd/6; } 2>/dev/null && echo 'wrote what it may read' >&2;"
+	"cat $0/secret 2>/dev/null >&2; { echo x > $0/new; } 2>/dev/null && echo 'made a file' >&2;"
+	"cat /proc/self/status 2>/dev/null >&2; [ $(ulimit -c) = 0 ] && echo coreless >&2;"
+	"trap '' TERM; sleep 1.5; echo graceful >&2";
+
+static int given(struct fx *fx, const char *name, int flags)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", fx->dir, name);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	cr_assert_eq(write(fd, name, strlen(name)), (ssize_t)strlen(name));
+	close(fd);
+	return launch_add_fd(&fx->launch, open(path, flags | O_CLOEXEC));
+}
+
+static void jailed(struct fx *fx)
+{
+	bool landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, 1) > 0;
+	struct launch_proc *proc = &fx->launch.procs[0];
+	char *log;
+
+	(void)given(fx, "secret", O_RDONLY); /* it does not get this one */
+	fx_add(fx, "storage", escapes, false);
+	json_array_append_new(proc->argv, json_string(fx->dir));
+	proc->jail = true;
+	proc->grace_ms = 10000;
+	proc->fds[proc->n_fds].source = given(fx, "written-file", O_RDWR);
+	proc->fds[proc->n_fds++].target = 5;
+	proc->fds[proc->n_fds].source = given(fx, "read-file", O_RDONLY);
+	proc->fds[proc->n_fds++].target = 6;
+	fx_must_start(fx, "read x <&3; exit 0");
+	free(fx_file_with(fx->state, "engine.log", "coreless"));
+	cr_assert_eq(shim_signal(fx->shim, SIGTERM), 0);
+	fx_wait(fx, &fx->exited);
+	log = fx_file_with(fx->state, "engine.log", "graceful");
+	cr_expect(strstr(log, "written-file") && strstr(log, "appended"), "%s", log);
+	cr_expect_eq(!strstr(log, "no Landlock"), landlock, "%s", log);
+	if (landlock) {
+		cr_expect_not(strstr(log, "wrote what"), "%s", log);
+		cr_expect_not(strstr(log, "secret"), "%s", log);
+		cr_expect_not(strstr(log, "made a file"), "%s", log);
+		cr_expect_not(strstr(log, "CapEff"), "%s", log);
+	}
+	free(log);
+	fx_release(fx);
+}
+
+Test(shim, a_jailed_helper_has_its_descriptors_and_its_time)
+{
+	fx_run(jailed);
 }
 
 Test(shim, helpers_end_with_the_engine)
