@@ -138,6 +138,8 @@ static void check_programs(struct checks *c, const json_t *host)
 		{ "virtiofsd",
 		  "directories cannot be shared; install virtiofsd (qemu-system-common)" },
 		{ "swtpm", "VMs cannot have a TPM; install swtpm" },
+		{ "qemu-storage-daemon",
+		  "engine kvm has raw disks only; install qemu-system-common" },
 		{ "qemu-img", "managed disks cannot be made; install qemu-utils" },
 	};
 	const json_t *programs = json_object_get(host, "programs");

@@ -139,6 +139,8 @@ static void plan_opening(struct preparation *p, size_t i)
 	case PLAN_FD_PASST:
 	case PLAN_FD_TPM:
 	case PLAN_FD_SHARE:
+	case PLAN_FD_STORAGE:
+	case PLAN_FD_EXPORT:
 	case PLAN_FD_CONFIG:
 		break;
 	}
@@ -267,6 +269,12 @@ static int make_socket(struct preparation *p, const struct plan_fd *fd, struct l
 	case PLAN_FD_SHARE:
 		return helper_add_virtiofsd(l, p->host, json_array_get(shares, fd->index),
 		                            fd->index, p->opts->runtime_dir, ret_index, err);
+	case PLAN_FD_STORAGE:
+		return helper_add_export(l, p->opts->runtime_dir, fd->index, ret_index,
+		                         &p->export_index, err);
+	case PLAN_FD_EXPORT: /* of the one before */
+		*ret_index = p->export_index;
+		return 0;
 	case PLAN_FD_TPM:
 		return helper_add_swtpm(l, p->host, p->tpm_dir, ret_index, err);
 	default:
@@ -279,10 +287,36 @@ static int make_socket(struct preparation *p, const struct plan_fd *fd, struct l
 	return 0;
 }
 
+/* The process gets its part of the plan's descriptors. */
+static void give_fds(const struct plan *plan, const size_t *index, bool storage,
+                     struct launch_proc *proc)
+{
+	for (size_t i = 0; i < plan->n_fds; i++)
+		if (plan->fds[i].storage == storage)
+			(void)launch_proc_add_fd(proc, index[i], plan->fds[i].number);
+}
+
+static int add_procs(struct preparation *p, const size_t *index, struct launch *l,
+                     struct vmd_error *err)
+{
+	struct launch_proc *proc;
+
+	if (p->plan.storage_argv) {
+		proc = helper_add_storage(l, TAKE_PTR(p->plan.storage_argv), err);
+		if (!proc)
+			return -E2BIG;
+		give_fds(&p->plan, index, true, proc);
+	}
+	proc = launch_add_proc(l, "engine", TAKE_PTR(p->plan.argv), err);
+	if (!proc)
+		return -E2BIG;
+	give_fds(&p->plan, index, false, proc);
+	return 0;
+}
+
 static int fill_launch(struct preparation *p, struct launch *l, struct vmd_error *err)
 {
 	size_t index[LAUNCH_MAX_FDS];
-	struct launch_proc *engine;
 
 	for (size_t i = 0; i < p->plan.n_fds; i++)
 		index[i] = SIZE_MAX;
@@ -303,12 +337,7 @@ static int fill_launch(struct preparation *p, struct launch *l, struct vmd_error
 		if (r < 0)
 			return r;
 	}
-	engine = launch_add_proc(l, "engine", TAKE_PTR(p->plan.argv), err);
-	if (!engine)
-		return -E2BIG;
-	for (size_t i = 0; i < p->plan.n_fds; i++)
-		(void)launch_proc_add_fd(engine, index[i], p->plan.fds[i].number);
-	return 0;
+	return add_procs(p, index, l, err);
 }
 
 struct preparation *preparation_new(struct vmd *vmd, const json_t *definition,

@@ -28,6 +28,7 @@ struct preparation {
 
 	struct opening openings[LAUNCH_MAX_FDS + 8];
 	size_t n_openings;
+	size_t export_index;    /* in launch.fds: the storage daemon's end of the last export */
 	size_t failed;          /* index of the opening that failed */
 	struct vmd_error error; /* of the worker */
 };

@@ -16,7 +16,8 @@
 #include "daemon/host.h"
 #include "daemon/qemu-cmdline.h"
 
-#define HELPER_FD 3 /* the socket in every helper */
+#define HELPER_FD        3 /* the socket in every helper with one */
+#define STORAGE_GRACE_MS 5000
 
 int launch_add_socket(struct launch *l, size_t *ret_index)
 {
@@ -123,14 +124,14 @@ int helper_add_passt(struct launch *l, const struct host_facts *host, const json
 	                  fd, err);
 }
 
-/* A connected socket for QEMU and the listening one for virtiofsd, by way of a name that is gone
- * again at once. */
-static int listen_and_connect(const char *dir, size_t index, int *ret_listen)
+/* A connected socket for the engine and the listening one for its helper, by way of a name that is
+ * gone again at once. */
+static int listen_and_connect(const char *dir, const char *name, size_t index, int *ret_listen)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	cleanup_close int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	cleanup_close int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/share%zu.sock", dir,
+	int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s%zu.sock", dir, name,
 	                 index);
 	int r = 0;
 
@@ -171,7 +172,7 @@ int helper_add_virtiofsd(struct launch *l, const struct host_facts *host, const 
 	snprintf(field, sizeof(field), "definition.shares[%zu].path", index);
 	if (strchr(jsonx_str(share, "path", ""), ','))
 		return error_set_field(err, field, "virtiofsd takes no path with a comma");
-	client = listen_and_connect(runtime_dir, index, &server);
+	client = listen_and_connect(runtime_dir, "share", index, &server);
 	if (client < 0)
 		return error_set_errno(err, -client, "cannot make a socket for virtiofsd");
 	r = launch_add_fd(l, client);
@@ -201,4 +202,35 @@ int helper_add_swtpm(struct launch *l, const struct host_facts *host, const char
 	                            "type=unixio,clientfd=3", "--flags", "startup-clear",
 	                            "--terminate"),
 	                  fd, err);
+}
+
+int helper_add_export(struct launch *l, const char *runtime_dir, size_t index, size_t *ret_engine,
+                      size_t *ret_storage, struct vmd_error *err)
+{
+	int server = -EBADF, client, engine, storage;
+
+	client = listen_and_connect(runtime_dir, "disk", index, &server);
+	if (client < 0)
+		return error_set_errno(err, -client, "cannot make a socket for disk %zu", index);
+	engine = launch_add_fd(l, client);
+	storage = launch_add_fd(l, server);
+	if (engine < 0 || storage < 0)
+		return error_set(err, ERROR_UNSUPPORTED, "the guest needs more than %d descriptors",
+		                 LAUNCH_MAX_FDS);
+	*ret_engine = (size_t)engine;
+	*ret_storage = (size_t)storage;
+	return 0;
+}
+
+struct launch_proc *helper_add_storage(struct launch *l, json_t *argv, struct vmd_error *err)
+{
+	struct launch_proc *proc = launch_add_proc(l, "storage", argv, err);
+
+	if (!proc)
+		return NULL;
+	/* It reads tables that guests write. It is told when its guest has ended, and brings what
+	 * is not in the images yet to the disk. */
+	proc->jail = true;
+	proc->grace_ms = STORAGE_GRACE_MS;
+	return proc;
 }

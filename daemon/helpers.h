@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
-/* The helper processes of one QEMU (passt, virtiofsd, swtpm) and the sockets to them. */
+/* The helper processes of one engine (passt, virtiofsd, swtpm, the storage daemon) and the sockets
+ * to them. */
 #include <jansson.h>
 
 #include "common/error.h"
@@ -30,3 +31,13 @@ int helper_add_virtiofsd(struct launch *l, const struct host_facts *host, const 
                          struct vmd_error *err);
 int helper_add_swtpm(struct launch *l, const struct host_facts *host, const char *dir,
                      size_t *ret_index, struct vmd_error *err);
+
+/*
+ * The two ends of what the storage daemon serves disks[index] on, in l->fds: the engine's is
+ * connected already, the daemon listens at the other. Nobody else can reach it: it has no name. 0,
+ * or negative errno with err.
+ */
+int helper_add_export(struct launch *l, const char *runtime_dir, size_t index, size_t *ret_engine,
+                      size_t *ret_storage, struct vmd_error *err);
+/* The storage daemon, which gets no descriptors yet; argv is taken. NULL with err. */
+struct launch_proc *helper_add_storage(struct launch *l, json_t *argv, struct vmd_error *err);

@@ -47,6 +47,7 @@ static void find_programs(struct host_facts *f)
 		{ "passt", "", f->passt },
 		{ "swtpm", "", f->swtpm },
 		{ "qemu-img", "", f->qemu_img },
+		{ "qemu-storage-daemon", "", f->storage_daemon },
 		{ "virtiofsd", "/usr/libexec:/usr/lib/qemu:/usr/libexec/qemu", f->virtiofsd },
 	};
 	const char *path = getenv("PATH");

@@ -22,7 +22,7 @@ struct host_facts {
 	bool kvm_probed;                          /* the three above are the prober's answer */
 	char qemu_x86_64[128], qemu_aarch64[128]; /* paths, or "" */
 	char vmm[128]; /* our monitor; VMD_VMM in the environment names another */
-	char passt[128], virtiofsd[128], swtpm[128], qemu_img[128];
+	char passt[128], virtiofsd[128], swtpm[128], qemu_img[128], storage_daemon[128];
 	char ovmf_code[128], ovmf_vars[128], aavmf_code[128], aavmf_vars[128];
 	json_t *qemu_cache; /* by program path, for host_qemu() */
 };

@@ -5,19 +5,32 @@
 
 #define FIRST_FD 3
 
-int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index, unsigned queue)
+/* Each process counts its own. */
+static int add(struct plan *plan, struct plan_fd fd)
 {
-	int number = FIRST_FD + (int)plan->n_fds;
-
+	fd.number = FIRST_FD;
 	if (plan->n_fds == LAUNCH_MAX_FDS)
 		return -E2BIG;
-	plan->fds[plan->n_fds++] = (struct plan_fd){ kind, index, queue, number };
-	return number;
+	for (size_t i = 0; i < plan->n_fds; i++)
+		fd.number += plan->fds[i].storage == fd.storage;
+	plan->fds[plan->n_fds++] = fd;
+	return fd.number;
+}
+
+int plan_add_fd(struct plan *plan, enum plan_fd_kind kind, size_t index, unsigned queue)
+{
+	return add(plan, (struct plan_fd){ .kind = kind, .index = index, .queue = queue });
+}
+
+int plan_add_storage_fd(struct plan *plan, enum plan_fd_kind kind, size_t index)
+{
+	return add(plan, (struct plan_fd){ .kind = kind, .index = index, .storage = true });
 }
 
 void plan_deinit(struct plan *plan)
 {
 	json_decref(plan->argv);
 	json_decref(plan->config);
+	json_decref(plan->storage_argv);
 	*plan = (struct plan){ .argv = NULL };
 }

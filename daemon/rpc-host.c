@@ -103,14 +103,15 @@ int host_describe(struct vmd *vmd, json_t **ret, struct vmd_error *err)
 	if (r < 0)
 		return error_set_errno(err, -r, "cannot tell what this host can do");
 	*ret = json_pack("{s:s, s:{s:i, s:s, s:i}, s:{s:I, s:I}, s:o, s:o, s:o, "
-	                 "s:{s:o, s:o, s:o, s:o}, s:{s:o, s:o}, s:{s:i, s:I, s:i, s:i, s:i}}",
+	                 "s:{s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o}, s:{s:i, s:I, s:i, s:i, s:i}}",
 	                 "arch", f->arch, "cpu", "count", (int)f->cpus, "model", f->cpu_model,
 	                 "level", (int)f->cpu_level, "memory", "total_bytes",
 	                 (json_int_t)f->memory_bytes, "available_bytes",
 	                 (json_int_t)available_bytes(), "kvm", kvm_to_json(f), "engines",
 	                 engines_to_json(f), "qemu", qemu_to_json(f), "programs", "passt",
 	                 path_or_null(f->passt), "virtiofsd", path_or_null(f->virtiofsd), "swtpm",
-	                 path_or_null(f->swtpm), "qemu-img", path_or_null(f->qemu_img), "firmware",
+	                 path_or_null(f->swtpm), "qemu-img", path_or_null(f->qemu_img),
+	                 "qemu-storage-daemon", path_or_null(f->storage_daemon), "firmware",
 	                 "x86_64-uefi", path_or_null(f->ovmf_code), "aarch64-uefi",
 	                 path_or_null(f->aavmf_code), "limits", "cpus", 256, "memory_bytes",
 	                 (json_int_t)f->memory_bytes, "disks", 32, "nics", 8, "shares", 8);

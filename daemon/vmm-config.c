@@ -11,10 +11,12 @@
 #include "common/parse.h"
 #include "daemon/definition-parts.h"
 #include "daemon/host.h"
+#include "daemon/storage-args.h"
 
 #define MIB         (1u << 20)
 #define LEAST_MIB   16
 #define MOST_CPUS   64
+#define MOST_DISKS  16
 #define MOST_SLOTS  27 /* of 32: host bridge, and those of rng, balloon, console and the last */
 #define MOST_QUEUES 4  /* of a disk nobody gave a number for */
 
@@ -59,6 +61,36 @@ static int check_memory(const struct host_facts *host, const json_t *definition,
 	return 0;
 }
 
+static bool is_raw(const json_t *disk)
+{
+	return strcmp(jsonx_str(disk, "format", "raw"), "raw") == 0;
+}
+
+static int check_disks(const struct host_facts *host, const json_t *definition,
+                       struct vmd_error *err)
+{
+	const json_t *disks = json_object_get(definition, "disks"), *disk;
+	char field[64];
+	size_t i;
+
+	if (json_array_size(disks) > MOST_DISKS)
+		return engine_refuse(err, "definition.disks", "engine 'kvm' has at most %d disks",
+		                     MOST_DISKS);
+	json_array_foreach(disks, i, disk) {
+		if (is_raw(disk) || host->storage_daemon[0])
+			continue;
+		snprintf(field, sizeof(field), "definition.disks[%zu].%s", i,
+		         json_object_get(disk, "disk") ? "disk" : "format");
+		(void)engine_refuse(err, field,
+		                    "qemu-storage-daemon is not installed, and engine 'kvm' reads "
+		                    "no format but raw by itself");
+		error_hint(err, "install qemu-storage-daemon (Debian: qemu-system-common), or use "
+		                "a raw disk");
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
 static int check_devices(const struct host_facts *host, const json_t *definition,
                          struct vmd_error *err)
 {
@@ -98,6 +130,8 @@ int vmm_check(const struct host_facts *host, const json_t *definition, struct vm
 		r = check_cpus(host, definition, err);
 	if (r == 0)
 		r = check_memory(host, definition, err);
+	if (r == 0)
+		r = check_disks(host, definition, err);
 	if (r == 0)
 		r = check_devices(host, definition, err);
 	return r;
@@ -196,6 +230,21 @@ static json_t *disk_limits(struct vmm_builder *b, const json_t *disk)
 	return limits;
 }
 
+/* A disk that the storage daemon serves. It starts with the first of them. */
+static void add_remote(struct vmm_builder *b, json_t *o, const json_t *disk, size_t index)
+{
+	struct storage_disk s = { .disk = disk, .index = index };
+
+	put_fd(b, o, "vhost_user_fd", PLAN_FD_STORAGE, index);
+	s.file_fd = plan_add_storage_fd(b->plan, PLAN_FD_DISK, index);
+	s.listen_fd = plan_add_storage_fd(b->plan, PLAN_FD_EXPORT, index);
+	b->full |= s.file_fd < 0 || s.listen_fd < 0;
+	if (!b->plan->storage_argv)
+		b->plan->storage_argv = json_pack("[s]", b->in->host->storage_daemon);
+	if (storage_add_disk(b->plan->storage_argv, &s) < 0)
+		b->failed = true;
+}
+
 static json_t *disks(struct vmm_builder *b)
 {
 	json_t *list = json_array(), *disk;
@@ -211,7 +260,10 @@ static json_t *disks(struct vmm_builder *b)
 		              strcmp(jsonx_str(disk, "discard", "ignore"), "unmap") == 0, "cache",
 		              jsonx_str(disk, "cache", "writeback"), "queues",
 		              (json_int_t)definition_disk_queues(b->definition, disk));
-		put_fd(b, o, "fd", PLAN_FD_DISK, i);
+		if (is_raw(disk))
+			put_fd(b, o, "fd", PLAN_FD_DISK, i);
+		else
+			add_remote(b, o, disk, i);
 		put_copy(b, o, "serial", disk, "serial");
 		if (json_object_size(limits))
 			put(b, o, "limits", json_incref(limits));

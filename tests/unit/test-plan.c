@@ -21,7 +21,8 @@ static struct host_facts host = { .arch = "x86_64",
 	                          .kvm_usable = true,
 	                          .vmm = "/p/vmd-vmm",
 	                          .qemu_x86_64 = "/p/qemu-system-x86_64",
-	                          .passt = "/p/passt" };
+	                          .passt = "/p/passt",
+	                          .storage_daemon = "/p/qsd" };
 
 /* JSON with ' for ". */
 static json_t *js(const char *text)
@@ -162,6 +163,143 @@ Test(plan, the_monitor_is_told_all)
 		"'actions':{'reboot':'shutdown','panic':'pause'}}");
 }
 
+/* The value of the nth of an option, as JSON. */
+static json_t *argument(const json_t *argv, const char *option, unsigned nth)
+{
+	const json_t *entry;
+	size_t i;
+
+	json_array_foreach(argv, i, entry)
+		if (strcmp(json_string_value(entry), option) == 0 && nth-- == 0)
+			return json_loads(json_string_value(json_array_get(argv, i + 1)), 0, NULL);
+	cr_assert_fail("there is no such %s", option);
+	return NULL;
+}
+
+static void expect_json(json_t *have, const char *want)
+{
+	cleanup_json json_t *owned = have, *expected = js(want);
+	cleanup_free char *text = jsonx_dump(owned);
+
+	cr_expect(json_equal(owned, expected), "%s", text);
+}
+
+/* Number, what it is, and of which disk; of one of the two processes. */
+static void expect_fd(const struct plan *plan, bool storage, int number, enum plan_fd_kind kind,
+                      size_t index)
+{
+	for (size_t i = 0; i < plan->n_fds; i++) {
+		const struct plan_fd *fd = &plan->fds[i];
+
+		if (fd->storage != storage || fd->number != number)
+			continue;
+		cr_expect_eq(fd->kind, kind, "%d", number);
+		cr_expect_eq(fd->index, index, "%d", number);
+		return;
+	}
+	cr_expect_fail("there is no descriptor %d", number);
+}
+
+static struct plan vmm_plan_of(const char *definition)
+{
+	cleanup_json json_t *d = js(definition);
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct plan plan;
+
+	cr_assert_eq(vmm_check(&host, d, &err), 0, "%s: %s", err.field, err.message);
+	cr_assert_eq(vmm_build(&(struct vmm_input){ d, &host, false }, &plan, &err), 0, "%s",
+	             err.message);
+	return plan;
+}
+
+Test(plan, disks_that_are_not_raw_are_the_storage_daemons)
+{
+	struct plan plan = vmm_plan_of(
+		"{'name':'a'," KERNEL ",'disks':[{'path':'/r','format':'raw'},"
+		"{'path':'/q','format':'qcow2','serial':'s','cache':'none','discard':'unmap',"
+		"'iops':{'total':9}},"
+		"{'path':'/v','format':'vdi','readonly':true,'cache':'unsafe'}]}");
+	const json_t *disks = json_object_get(plan.config, "disks");
+
+	expect_json(json_incref(json_array_get(disks, 1)),
+	            "{'id':'disk1','readonly':false,'discard':true,'cache':'none','queues':1,"
+	            "'vhost_user_fd':9,'serial':'s','limits':{'ops_per_s':9}}");
+	expect_json(json_incref(json_array_get(disks, 2)),
+	            "{'id':'disk2','readonly':true,'discard':false,'cache':'unsafe','queues':1,"
+	            "'vhost_user_fd':10}");
+	expect_fd(&plan, false, 8, PLAN_FD_DISK, 0);
+	expect_fd(&plan, false, 9, PLAN_FD_STORAGE, 1);
+	expect_fd(&plan, false, 10, PLAN_FD_STORAGE, 2);
+	expect_fd(&plan, true, 3, PLAN_FD_DISK, 1);
+	expect_fd(&plan, true, 4, PLAN_FD_EXPORT, 1);
+	expect_fd(&plan, true, 5, PLAN_FD_DISK, 2);
+	expect_fd(&plan, true, 6, PLAN_FD_EXPORT, 2);
+	cr_expect_eq(json_array_size(plan.storage_argv), 1u + 2 * 3 * 2);
+	cr_expect_str_eq(json_string_value(json_array_get(plan.storage_argv, 0)), "/p/qsd");
+	expect_json(argument(plan.storage_argv, "--blockdev", 0),
+	            "{'node-name':'disk1-file','driver':'file','filename':'/proc/self/fd/3',"
+	            "'locking':'off','discard':'unmap','read-only':false,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	expect_json(argument(plan.storage_argv, "--blockdev", 1),
+	            "{'node-name':'disk1','driver':'qcow2','file':'disk1-file','backing':null,"
+	            "'discard':'unmap','read-only':false,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	expect_json(argument(plan.storage_argv, "--export", 0),
+	            "{'type':'vhost-user-blk','id':'disk1','node-name':'disk1','writable':true,"
+	            "'addr':{'type':'fd','str':'4'}}");
+	expect_json(argument(plan.storage_argv, "--blockdev", 3),
+	            "{'node-name':'disk2','driver':'vdi','file':'disk2-file','discard':'ignore',"
+	            "'read-only':true,'cache':{'direct':false,'no-flush':true}}");
+	expect_json(argument(plan.storage_argv, "--export", 1),
+	            "{'type':'vhost-user-blk','id':'disk2','node-name':'disk2','writable':false,"
+	            "'addr':{'type':'fd','str':'6'}}");
+	plan_deinit(&plan);
+	plan = vmm_plan_of("{'name':'a'," KERNEL ",'disks':[{'path':'/r','format':'raw'}]}");
+	cr_expect_null(plan.storage_argv);
+	plan_deinit(&plan);
+}
+
+/* The most that the monitor takes fits the launch, all through the storage daemon. */
+Test(plan, the_most_disks_fit)
+{
+	cleanup_json json_t *d = js("{'name':'a'," KERNEL ",'nics':[{'network':'tap','ifname':'t',"
+	                            "'queues':8},{'network':'user'}]}");
+	json_t *disks = json_array();
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct plan plan;
+
+	json_object_set_new(d, "disks", disks);
+	for (int i = 0; i < 16; i++)
+		json_array_append_new(disks, js("{'path':'/d','format':'qcow2'}"));
+	cr_assert_eq(vmm_check(&host, d, &err), 0, "%s", err.message);
+	cr_assert_eq(vmm_build(&(struct vmm_input){ d, &host, false }, &plan, &err), 0, "%s",
+	             err.message);
+	plan_deinit(&plan);
+	json_array_append_new(disks, js("{'path':'/d','format':'raw'}"));
+	cr_expect_lt(vmm_check(&host, d, &err), 0);
+	cr_expect_str_eq(err.field, "definition.disks");
+}
+
+Test(plan, without_the_storage_daemon_it_is_raw_disks_or_qemu)
+{
+	cleanup_json json_t *d = js("{'name':'a'," KERNEL ",'disks':[{'path':'/r','format':'raw'},"
+	                            "{'path':'/q','format':'qcow2'}]}");
+	struct vmd_error err = VMD_ERROR_INIT;
+	struct engine_choice choice;
+
+	cr_expect_eq(engine_choose(&host, d, &choice, &err), 0, "%s", err.message);
+	cr_expect_eq(choice.engine, &engine_kvm);
+	host.storage_daemon[0] = '\0';
+	cr_expect_eq(engine_choose(&host, d, &choice, &err), 0, "%s", err.message);
+	cr_expect_eq(choice.engine, &engine_qemu);
+	cr_expect(strstr(choice.reason, "qemu-storage-daemon is not installed"), "%s",
+	          choice.reason);
+	json_object_set_new(d, "engine", json_string("kvm"));
+	cr_expect_lt(engine_choose(&host, d, &choice, &err), 0);
+	cr_expect_str_eq(err.field, "definition.disks[1].format");
+	cr_expect(strstr(err.hint, "qemu-system-common"), "%s", err.hint);
+}
+
 static void expect_kvm_refusal(const char *definition, const char *field)
 {
 	cleanup_json json_t *d = js(definition);
@@ -198,6 +336,9 @@ Test(plan, what_our_monitor_lacks_is_refused_by_field)
 	                   "definition.nics[0].queues");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'cpus':{'model':'x86-64-v2','nested':true}}",
 	                   "definition.cpus.nested");
+	expect_kvm_refusal("{'name':'a'," KERNEL
+	                   ",'disks':[{'path':'/d','format':'qcow2','bus':'scsi'}]}",
+	                   "definition.disks");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'17M','memory_backing':"
 	                   "{'hugepages':'2M'}}",
 	                   "definition.memory");
