@@ -10,7 +10,9 @@
 
 #include "common/cleanup.h"
 #include "common/macros.h"
+#include "common/timeutil.h"
 #include "devices/vmgenid.h"
+#include "vmm/control.h"
 #include "vmm/machine.h"
 
 /* Small devices share a thread; it exists when the first of them does. */
@@ -34,6 +36,35 @@ static int cannot(int r, const char *what, struct vmd_error *err)
 	return error_set_errno(err, -r, "cannot make device '%s'", what);
 }
 
+/* In the disk's loop. */
+static void on_io_error(void *arg, bool write, int error)
+{
+	struct machine_device *slot = arg;
+
+	atomic_store(&slot->io_error, (unsigned)error << 1 | write);
+	machine_note_io_error(slot->machine);
+}
+
+void machine_tell_io_errors(struct machine *m)
+{
+	uint64_t now = now_monotonic_us();
+
+	for (unsigned i = 0; i < m->n_devices; i++) {
+		struct machine_device *slot = &m->devices[i];
+		unsigned e = atomic_exchange(&slot->io_error, 0);
+
+		/* A guest can make errors at will. */
+		if (!e || (slot->io_error_told_us && now - slot->io_error_told_us < 1000000))
+			continue;
+		slot->io_error_told_us = now;
+		control_event(m->control, "BLOCK_IO_ERROR",
+		              json_pack("{s:s, s:s, s:s, s:b, s:s}", "device", slot->device->id,
+		                        "operation", e & 1 ? "write" : "read", "action", "report",
+		                        "nospace", (int)(e >> 1 == ENOSPC), "reason",
+		                        strerror((int)(e >> 1))));
+	}
+}
+
 static int add_disk(struct machine *m, const struct vmm_disk *c, struct vmd_error *err)
 {
 	bool remote = c->vhost_user_fd >= 0;
@@ -46,11 +77,14 @@ static int add_disk(struct machine *m, const struct vmm_disk *c, struct vmd_erro
 		                         .cache = c->cache,
 		                         .serial = c->serial[0] ? c->serial : NULL,
 		                         .n_queues = c->queues,
-		                         .limits = c->limits };
+		                         .limits = c->limits,
+		                         .on_error = on_io_error,
+		                         .on_error_arg = &m->devices[m->n_devices] };
 	struct virtio_device *d = NULL;
 	struct ioloop *loop = NULL;
 	int r = ioloop_new(c->id, &loop);
 
+	m->devices[m->n_devices].machine = m;
 	if (r == 0)
 		r = virtio_blk_new(&blk, &m->memory.mem, loop, &d);
 	if (r < 0) {

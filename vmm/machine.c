@@ -22,7 +22,8 @@ enum machine_event {
 	EVENT_PANICKED = 4,
 	EVENT_CRASHLOADED = 8,
 	EVENT_TEST_EXIT = 16,
-	EVENT_FAILED = 32
+	EVENT_FAILED = 32,
+	EVENT_IO_ERROR = 64
 };
 
 static const char *const status_names[_MACHINE_STATUS_MAX] = {
@@ -50,7 +51,7 @@ bool machine_is_running(const struct machine *m)
 /* Any thread. What does not stop the guest is told while it runs. */
 static void post(struct machine *m, enum machine_event event)
 {
-	bool goes_on = event == EVENT_CRASHLOADED ||
+	bool goes_on = event == EVENT_CRASHLOADED || event == EVENT_IO_ERROR ||
 	               (event == EVENT_PANICKED && m->config->on_panic == VMM_PANIC_NONE);
 	uint64_t one = 1;
 	bool is_new = !(atomic_fetch_or(&m->pending, event) & event);
@@ -60,6 +61,11 @@ static void post(struct machine *m, enum machine_event event)
 	/* A storm of the same event is one. */
 	if (is_new && write(m->event_fd, &one, sizeof(one)) < 0)
 		return; /* its count is at the end: readable anyway */
+}
+
+void machine_note_io_error(struct machine *m)
+{
+	post(m, EVENT_IO_ERROR);
 }
 
 static void on_platform_event(struct platform *p, enum platform_event event, unsigned value)
@@ -369,6 +375,8 @@ void machine_handle_events(struct machine *m)
 	events = atomic_exchange(&m->pending, 0);
 	if (!events || m->status == MACHINE_SHUTDOWN)
 		return;
+	if (events & EVENT_IO_ERROR)
+		machine_tell_io_errors(m);
 	if (events & EVENT_CRASHLOADED)
 		control_event(m->control, "GUEST_CRASHLOADED", json_pack("{s:s}", "action", "run"));
 	if (events & EVENT_FAILED) {

@@ -37,10 +37,16 @@ enum machine_status {
 };
 const char *machine_status_name(enum machine_status s);
 
+struct machine;
+
 struct machine_device {
+	struct machine *machine;
 	struct virtio_device *device;
 	struct virtio_pci *transport;
 	struct ioloop *loop; /* its own, or NULL */
+	/* Of a disk: the last error of the host, errno << 1 | write, 0: none since it was told. */
+	_Atomic unsigned io_error;
+	uint64_t io_error_told_us;
 };
 
 struct control;
@@ -94,6 +100,8 @@ int machine_reset(struct machine *m, bool by_guest, struct vmd_error *err);
 int machine_nmi(struct machine *m, struct vmd_error *err);
 /* Deals with what other threads told (event_fd is readable). */
 void machine_handle_events(struct machine *m);
+/* A disk failed: see io_error. Any thread. */
+void machine_note_io_error(struct machine *m);
 /* The end: SHUTDOWN is told, status is MACHINE_SHUTDOWN. */
 void machine_shut_down(struct machine *m, bool by_guest, const char *reason, int exit_status);
 bool machine_is_running(const struct machine *m);
@@ -108,5 +116,7 @@ void machine_resume_devices(struct machine *m);
 void machine_reset_devices(struct machine *m);
 int machine_save_devices(struct machine *m, struct state_out *o);
 int machine_load_devices(struct machine *m, struct state_in *in, struct vmd_error *err);
+/* Tells of disks that failed, each once a second at most. */
+void machine_tell_io_errors(struct machine *m);
 /* Whether another process has the guest's memory mapped (vhost-user). */
 bool machine_shares_memory(const struct machine *m);

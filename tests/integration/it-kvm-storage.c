@@ -285,6 +285,10 @@ Test(kvm_storage, a_killed_storage_daemon_is_told_and_is_errors)
 	json_decref(event);
 	console_type(fd, "end\n");
 	console_expect(fd, "blk-verify FAIL", 20000);
+	event = event_wait(&s.client, "vm.io_error", "a", "device", "disk0", 20000);
+	cr_expect_str_eq(member_str(event, "data.operation"), "read");
+	cr_expect_str_eq(member_str(event, "data.reason"), "Transport endpoint is not connected");
+	json_decref(event);
 	console_expect(fd, "echo: ready", 20000);
 	guest_expect_state(&s, "a", "running");
 	stats = call(&s.client, "vm.stats", "{s:s}", "vm", "a");
