@@ -41,6 +41,7 @@ struct blk_backend;
 struct blk_backend_ops {
 	int (*start)(struct blk_backend *b, struct ioloop *loop);
 	int (*stop)(struct blk_backend *b);
+	bool (*settle)(struct blk_backend *b, uint32_t *ret_progress);
 	void (*submit)(struct blk_backend *b, struct blk_op *op);
 	bool (*run)(struct blk_backend *b);
 	bool (*is_idle)(const struct blk_backend *b);
@@ -70,6 +71,15 @@ static inline int blk_backend_start(struct blk_backend *b, struct ioloop *loop)
 static inline int blk_backend_stop(struct blk_backend *b)
 {
 	return b->ops->stop(b);
+}
+
+/*
+ * Works towards what stop waits for, without waiting: true when stop has nothing to wait for.
+ * *ret_progress changes when operations end. Between start and stop.
+ */
+static inline bool blk_backend_settle(struct blk_backend *b, uint32_t *ret_progress)
+{
+	return b->ops->settle(b, ret_progress);
 }
 
 /* Queues op; run begins it. At most as many at a time as was told when it was made. */

@@ -56,6 +56,7 @@ struct blk_raw {
 	struct ioloop *loop;
 	struct io_watch watch;
 	unsigned in_flight, unsubmitted;
+	uint32_t finished;
 	struct blk_op_list queued; /* no ring: to be done in run */
 	uint8_t *bounce;           /* for O_DIRECT and memory that is not aligned for it */
 	struct blk_op *bouncing;
@@ -211,6 +212,7 @@ static void next_bounce(struct blk_raw *r)
 static void finish(struct blk_raw *r, struct blk_op *op, int error)
 {
 	r->in_flight--;
+	r->finished++;
 	if (r->bouncing == op)
 		next_bounce(r);
 	r->b.done(r->b.arg, op, error);
@@ -399,6 +401,12 @@ static int raw_stop(struct blk_backend *b)
 	return 0;
 }
 
+static bool raw_settle(struct blk_backend *b, uint32_t *ret_progress)
+{
+	*ret_progress = of(b)->finished;
+	return !of(b)->in_flight;
+}
+
 static bool raw_is_idle(const struct blk_backend *b)
 {
 	const struct blk_raw *r = container_of(b, struct blk_raw, b);
@@ -512,6 +520,7 @@ static void raw_free(struct blk_backend *b)
 static const struct blk_backend_ops raw_ops = {
 	.start = raw_start,
 	.stop = raw_stop,
+	.settle = raw_settle,
 	.submit = raw_submit,
 	.run = raw_run,
 	.is_idle = raw_is_idle,

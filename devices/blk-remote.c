@@ -37,7 +37,7 @@
  * byte, each read once and checked.
  */
 
-#define MAX_DEPTH   256u
+#define MAX_DEPTH   512u
 #define MAX_PARTS   128u
 #define MAX_PIECE   (1u << 30) /* bytes of one request */
 #define MAX_SECTORS (1u << 21) /* of one request without data */
@@ -124,8 +124,8 @@ struct blk_remote {
 	struct blk_op *ops[MAX_DEPTH]; /* by slot, while it is in the ring */
 	/* Writes that are done, and how many of them the last flush made durable. */
 	uint32_t writes, flushed;
-	struct blk_op settle; /* the flush of a stop */
-	bool settled;
+	struct blk_op settle; /* a flush of our own */
+	bool settling, settle_failed;
 };
 
 static struct blk_remote *of(struct blk_backend *b)
@@ -135,10 +135,12 @@ static struct blk_remote *of(struct blk_backend *b)
 
 static void finish(struct blk_remote *r, struct blk_op *op, int error)
 {
-	if (op == &r->settle)
-		r->settled = true;
-	else
+	if (op != &r->settle) {
 		r->b.done(r->b.arg, op, error);
+		return;
+	}
+	r->settling = false;
+	r->settle_failed = error != 0;
 }
 
 /* ---- a request ---- */
@@ -444,16 +446,30 @@ static void drain(struct blk_remote *r)
  * that the file can be copied now, and nothing is lost should that process end; as QEMU does when
  * it stops its guest.
  */
-static int settle(struct blk_remote *r)
+static void begin_settling(struct blk_remote *r)
 {
-	if (r->writes == r->flushed)
-		return 0;
 	r->settle = (struct blk_op){ .kind = BLK_OP_FLUSH };
-	r->settled = false;
+	r->settling = true;
 	step_or_fail(r, &r->settle);
-	drain(r);
-	assert(r->settled);
-	return r->writes == r->flushed ? 0 : -EIO;
+}
+
+static bool remote_settle(struct blk_backend *b, uint32_t *ret_progress)
+{
+	struct blk_remote *r = of(b);
+
+	*ret_progress = r->used;
+	if (r->peer.dead)
+		return true;
+	if (r->in_ring)
+		return false;
+	/* What failed is told by the stop, which tries once more. */
+	if (r->writes == r->flushed || r->settle_failed) {
+		r->settle_failed = false;
+		return true;
+	}
+	begin_settling(r);
+	(void)remote_run(b);
+	return false;
 }
 
 static int remote_stop(struct blk_backend *b)
@@ -462,7 +478,13 @@ static int remote_stop(struct blk_backend *b)
 	int ret;
 
 	drain(r);
-	ret = settle(r);
+	if (r->writes != r->flushed) {
+		begin_settling(r);
+		drain(r);
+		assert(!r->settling);
+	}
+	ret = r->writes == r->flushed ? 0 : -EIO;
+	r->settle_failed = false;
 	if (r->loop) {
 		unwatch_connection(r);
 		ioloop_unwatch(r->loop, &r->call);
@@ -489,6 +511,7 @@ static void remote_free(struct blk_backend *b)
 static const struct blk_backend_ops remote_ops = {
 	.start = remote_start,
 	.stop = remote_stop,
+	.settle = remote_settle,
 	.submit = remote_submit,
 	.run = remote_run,
 	.is_idle = remote_is_idle,
@@ -589,7 +612,7 @@ int blk_remote_new(const struct blk_remote_config *c, struct blk_backend **ret)
 	struct blk_remote *r = calloc(1, sizeof(*r));
 	int result;
 
-	assert(c->depth && c->depth <= MAX_DEPTH && !(c->depth & (c->depth - 1)));
+	assert(c->depth && c->depth <= MAX_DEPTH / 2 && !(c->depth & (c->depth - 1)));
 	assert(c->most_iov <= MAX_PARTS);
 	if (!r)
 		return -ENOMEM;
@@ -597,7 +620,7 @@ int blk_remote_new(const struct blk_remote_config *c, struct blk_backend **ret)
 	r->peer.fd = r->area_fd = r->kick_fd = r->connection.fd = -EBADF;
 	r->call = (struct io_watch){ .fd = -EBADF, .ready = on_call };
 	r->connection.ready = on_connection;
-	r->depth = c->depth;
+	r->depth = c->depth * 2; /* room for a flush of our own, and still a power of two */
 	r->most_iov = c->most_iov;
 	r->patience_ms = c->patience_ms;
 	result = make_area(r);

@@ -123,6 +123,11 @@ static void blk_stop(struct virtio_device *d)
 	ioloop_unwatch(d->loop, &b->timer);
 }
 
+static bool blk_settle(struct virtio_device *d, uint32_t *ret_progress)
+{
+	return blk_backend_settle(blk_of(d)->backend, ret_progress);
+}
+
 static void blk_reset(struct virtio_device *d)
 {
 	struct virtio_blk *b = blk_of(d);
@@ -187,6 +192,7 @@ static const struct virtio_device_ops blk_ops = {
 	.stop = blk_stop,
 	.kick = blk_kick,
 	.reset = blk_reset,
+	.settle = blk_settle,
 	.save = blk_save,
 	.load = blk_load,
 	.stats = blk_stats,

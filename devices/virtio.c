@@ -397,6 +397,30 @@ static void set_paused(struct virtio_device *d, bool on)
 	pthread_mutex_unlock(&d->lock);
 }
 
+struct settle_call {
+	struct virtio_device *d;
+	uint32_t progress;
+	bool at_rest;
+};
+
+static void settle_in_loop(void *arg)
+{
+	struct settle_call *c = arg;
+
+	c->at_rest = !c->d->started || c->d->ops->settle(c->d, &c->progress);
+}
+
+bool virtio_device_settle(struct virtio_device *d, uint32_t *ret_progress)
+{
+	struct settle_call c = { .d = d };
+
+	if (!d->ops->settle)
+		return true;
+	ioloop_call(d->loop, settle_in_loop, &c);
+	*ret_progress = c.progress;
+	return c.at_rest;
+}
+
 void virtio_device_pause(struct virtio_device *d)
 {
 	set_paused(d, true);

@@ -66,6 +66,10 @@ struct virtio_device_ops {
 	void (*save)(struct virtio_device *d, struct state_out *o);
 	/* As save; version is the section's. -EINVAL refuses. */
 	int (*load)(struct virtio_device *d, struct state_section *s);
+	/* In the loop, while started: works towards the rest that stop waits for, and does not
+	 * wait. True when it is there; *ret_progress changes as it goes on. NULL: stop never waits
+	 * long. */
+	bool (*settle)(struct virtio_device *d, uint32_t *ret_progress);
 	/* Members of the statistics of one device ("operations", ...). Any thread. */
 	json_t *(*stats)(struct virtio_device *d);
 	/* Closes and frees everything of the device, d itself too. It is stopped, and the loop is
@@ -167,6 +171,8 @@ void virtio_config_changed(struct virtio_device *d);
 
 /* Control thread, vCPUs stopped, takes the lock: quiesces, or goes on where it was. */
 void virtio_device_pause(struct virtio_device *d);
+/* Before pause, where a device that hangs must not be waited for: ops->settle. */
+bool virtio_device_settle(struct virtio_device *d, uint32_t *ret_progress);
 void virtio_device_resume(struct virtio_device *d);
 /* Paused. Sections "virtio" and, where ops->save is set, ops->name; the instance is d->id. */
 void virtio_device_save(struct virtio_device *d, struct state_out *o);

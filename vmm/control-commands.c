@@ -36,10 +36,13 @@ static int query_status(struct control *c, const json_t *args UNUSED, json_t **r
 }
 
 static int stop(struct control *c, const json_t *args UNUSED, json_t **ret UNUSED,
-                struct vmd_error *err UNUSED)
+                struct vmd_error *err)
 {
-	machine_stop(c->machine, MACHINE_PAUSED);
-	return 0;
+	int r = machine_settle(c->machine, err);
+
+	if (r == 0)
+		machine_stop(c->machine, MACHINE_PAUSED);
+	return r;
 }
 
 static int cont(struct control *c, const json_t *args UNUSED, json_t **ret UNUSED,
@@ -59,7 +62,9 @@ static int system_powerdown(struct control *c, const json_t *args UNUSED, json_t
 static int system_reset(struct control *c, const json_t *args UNUSED, json_t **ret UNUSED,
                         struct vmd_error *err)
 {
-	return machine_reset(c->machine, false, err);
+	int r = machine_settle(c->machine, err);
+
+	return r == 0 ? machine_reset(c->machine, false, err) : r;
 }
 
 static int quit(struct control *c, const json_t *args UNUSED, json_t **ret UNUSED,

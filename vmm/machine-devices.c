@@ -252,6 +252,43 @@ int machine_start_loops(struct machine *m)
 	return r;
 }
 
+/* Less than what vmd gives a command (qmp_timeout_ms). A device that is busy, and answers, is quick
+ * to stop. */
+#define SETTLE_US     5000000u
+#define SETTLE_ALL_US 7000000u
+
+/* 0: at rest, or busy until the end; -ETIMEDOUT: it hangs. */
+static int settle_device(struct virtio_device *d, uint64_t end)
+{
+	const struct timespec moment = { 0, 1000000 };
+	uint64_t since = now_monotonic_us(), now = since;
+	uint32_t before = 0, progress = 0;
+
+	while (!virtio_device_settle(d, &progress)) {
+		now = now_monotonic_us();
+		if (progress != before)
+			since = now;
+		before = progress;
+		if (now - since > SETTLE_US)
+			return -ETIMEDOUT;
+		if (now > end)
+			return 0;
+		/* seccomp main: clock_nanosleep. */
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, NULL);
+	}
+	return 0;
+}
+
+const char *machine_settle_devices(struct machine *m)
+{
+	uint64_t end = now_monotonic_us() + SETTLE_ALL_US;
+
+	for (unsigned i = 0; i < m->n_devices; i++)
+		if (settle_device(m->devices[i].device, end) < 0)
+			return m->devices[i].device->id;
+	return NULL;
+}
+
 void machine_pause_devices(struct machine *m)
 {
 	/* The guest's last words are out before it stands still, or before the process ends. */

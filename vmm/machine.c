@@ -266,6 +266,21 @@ void machine_stop(struct machine *m, enum machine_status reason)
 		m->status = reason;
 }
 
+int machine_settle(struct machine *m, struct vmd_error *err)
+{
+	const char *hangs;
+
+	if (m->status != MACHINE_RUNNING)
+		return 0;
+	vcpus_park(&m->vcpus);
+	hangs = machine_settle_devices(m);
+	if (!hangs)
+		return 0;
+	vcpus_run(&m->vcpus);
+	return error_set(err, ERROR_TIMEOUT,
+	                 "disk '%s' does not answer, so the guest cannot stand still", hangs);
+}
+
 static int begin_anew(struct machine *m, struct vmd_error *err)
 {
 	struct boot_entry entry;

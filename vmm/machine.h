@@ -95,6 +95,11 @@ int machine_boot(struct machine *m, struct vmd_error *err);
 int machine_cont(struct machine *m, struct vmd_error *err);
 /* Stands still, for the reason that becomes its status. Nothing when it does already. */
 void machine_stop(struct machine *m, enum machine_status reason);
+/*
+ * Before a stop or reset that somebody waits for: processors are parked, and disks come to rest.
+ * When one does not answer for 5 s, the guest runs on, and it is an error (ERROR_TIMEOUT).
+ */
+int machine_settle(struct machine *m, struct vmd_error *err);
 /* Begins anew, as the guest or the user wants it; runs on if it ran. */
 int machine_reset(struct machine *m, bool by_guest, struct vmd_error *err);
 int machine_nmi(struct machine *m, struct vmd_error *err);
@@ -116,6 +121,8 @@ void machine_resume_devices(struct machine *m);
 void machine_reset_devices(struct machine *m);
 int machine_save_devices(struct machine *m, struct state_out *o);
 int machine_load_devices(struct machine *m, struct state_in *in, struct vmd_error *err);
+/* The id of a device that hangs, or NULL: all have come to rest, or are about to. */
+const char *machine_settle_devices(struct machine *m);
 /* Tells of disks that failed, each once a second at most. */
 void machine_tell_io_errors(struct machine *m);
 /* Whether another process has the guest's memory mapped (vhost-user). */

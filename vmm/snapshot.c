@@ -167,6 +167,9 @@ int snapshot_save(struct snapshot *s, struct machine *m, int fd, struct vmd_erro
 	if (m->config->cpus.nested)
 		return error_set(err, ERROR_UNSUPPORTED,
 		                 "a guest with nested virtualization cannot be saved");
+	r = machine_settle(m, err);
+	if (r < 0)
+		return r;
 	machine_stop(m, MACHINE_FINISH_MIGRATE);
 	if (m->status == MACHINE_INTERNAL_ERROR)
 		return error_set(err, ERROR_WRONG_STATE, "a processor of the guest has failed");

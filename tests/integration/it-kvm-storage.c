@@ -300,22 +300,53 @@ Test(kvm_storage, a_killed_storage_daemon_is_told_and_is_errors)
 	expect_end(false);
 }
 
-/* A daemon that stands still holds up its disk, and nobody else. */
-Test(kvm_storage, a_hung_storage_daemon_does_not_keep_the_guest)
+/* The reply to vm.pause when it is an error, else NULL. */
+static json_t *refused_pause(void)
 {
-	pid_t pid;
+	json_t *reply = call_raw(&s.client, "vm.pause", json_pack("{s:s}", "vm", "a"), NULL, 0);
 
-	create("a", "test=blk-write,echo,blk-verify at=0 count=64 seed=5",
+	if (json_object_get(reply, "error"))
+		return reply;
+	json_decref(reply);
+	return NULL;
+}
+
+/* A daemon that stands still holds up its disk, and nobody else; when it goes on, so does the disk.
+ */
+Test(kvm_storage, a_hung_storage_daemon_holds_up_its_disk_only)
+{
+	struct refusal r;
+	json_t *reply;
+	pid_t pid;
+	int fd;
+
+	create("a", "test=echo,blk-write,echo at=0 count=64 seed=5",
 	       one_disk(image("disk", "qcow2", "8M"), "qcow2"), NULL);
-	close(start_to_echo());
+	fd = start_to_echo();
 	pid = scene_find_process(&s, COMM);
 	cr_assert_gt(pid, 0);
 	cr_assert_eq(kill(pid, SIGSTOP), 0);
-	/* All it was given is in its file: nothing to wait for. */
-	call_ok(&s.client, "vm.pause", "{s:s, s:i}", "vm", "a", "timeout_ms", 5000);
-	call_ok(&s.client, "vm.resume", "{s:s, s:i}", "vm", "a", "timeout_ms", 5000);
-	call_ok(&s.client, "vm.kill", "{s:s, s:i}", "vm", "a", "timeout_ms", 20000);
-	scene_wait_processes(&s, 0, 10000);
+	/* Nothing is under way. */
+	call_ok(&s.client, "vm.pause", "{s:s}", "vm", "a");
+	call_ok(&s.client, "vm.resume", "{s:s}", "vm", "a");
+	console_type(fd, "end\n");
+	console_expect(fd, "guest: echo ok", 20000);
+	/* Its driver is at work a moment later. */
+	while (!(reply = refused_pause()))
+		call_ok(&s.client, "vm.resume", "{s:s}", "vm", "a");
+	r = refusal_of(reply);
+	cr_expect_str_eq(r.kind, "engine_failed");
+	cr_expect(strstr(r.message, "'disk0' does not answer"), "%s", r.message);
+	json_decref(reply);
+	guest_expect_state(&s, "a", "running");
+	cr_assert_eq(kill(pid, SIGCONT), 0);
+	console_expect(fd, "guest: blk-write ok", 20000);
+	call_ok(&s.client, "vm.pause", "{s:s}", "vm", "a");
+	call_ok(&s.client, "vm.resume", "{s:s}", "vm", "a");
+	cr_assert_eq(kill(pid, SIGSTOP), 0);
+	call_ok(&s.client, "vm.kill", "{s:s}", "vm", "a");
+	scene_wait_processes(&s, 0, 20000);
+	close(fd);
 }
 
 /* Why it did not start is what the storage daemon says. */

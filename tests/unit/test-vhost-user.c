@@ -414,6 +414,7 @@ Test(vhost_user_disk, a_back_end_that_dies_is_errors)
 /* A pause, and a reset, wait for what is under way, but not for ever. */
 Test(vhost_user_disk, a_back_end_that_hangs_is_given_up)
 {
+	uint32_t progress = 0, before;
 	uint64_t begin;
 
 	bring_up(0);
@@ -421,6 +422,13 @@ Test(vhost_user_disk, a_back_end_that_hangs_is_given_up)
 	offer(0, BLK_OUT, 1, guest_ram_put(&m.ram, NULL, 512), guest_ram_put(&m.ram, "\xff", 1));
 	while (!*(volatile uint32_t *)&disk->queues[0].in_flight)
 		(void)poll(NULL, 0, 1);
+	(void)virtio_device_settle(disk, &progress);
+	before = progress;
+	for (unsigned i = 0; i < 50; i++) {
+		cr_assert_not(virtio_device_settle(disk, &progress));
+		cr_assert_eq(progress, before);
+		(void)poll(NULL, 0, 1);
+	}
 	begin = now_monotonic_us();
 	virtio_device_pause(disk);
 	cr_expect_geq(now_monotonic_us() - begin, PATIENCE_MS * 1000u);
@@ -461,6 +469,23 @@ static void settles_by(void (*how)(void))
 	pci_driver_probe(&driver, &m, SLOT);
 	bring_up(1ull << F_RO);
 	read_and_check(0, 4000, 0x5a);
+}
+
+/* The flush is under way before the pause, with requests beside it. */
+static void by_settling(void)
+{
+	uint32_t progress;
+
+	while (!virtio_device_settle(disk, &progress))
+		(void)poll(NULL, 0, 1);
+	kill(back_end, SIGKILL);
+	virtio_device_pause(disk);
+	end_back_end();
+}
+
+Test(vhost_user_disk, is_whole_in_its_file_when_it_has_settled)
+{
+	settles_by(by_settling);
 }
 
 static void by_pause(void)
@@ -690,6 +715,8 @@ enum ring_lie {
 	_RING_LIE_MAX
 };
 
+#define RING 512 /* its size, as the front-end has it for two queues */
+
 struct ring_liar {
 	struct liar protocol;
 	enum ring_lie lie;
@@ -719,7 +746,7 @@ static void take_ring(struct ring_liar *l, uint32_t request, const uint8_t *payl
 
 static void put_used(struct ring_liar *l, uint16_t at, uint32_t id)
 {
-	memcpy(l->used + 4 + at % 256 * 8, &id, 4);
+	memcpy(l->used + 4 + at % RING * 8, &id, 4);
 }
 
 static void answer_ring(struct ring_liar *l)
@@ -734,23 +761,23 @@ static void answer_ring(struct ring_liar *l)
 		uint64_t table;
 		uint32_t bytes;
 
-		memcpy(&id, l->avail + 4 + at % 256 * 2, 2);
+		memcpy(&id, l->avail + 4 + at % RING * 2, 2);
 		memcpy(&table, l->desc + 16 * id, 8);
 		memcpy(&bytes, l->desc + 16 * id + 8, 4);
 		put_used(l, at,
 		         l->lie == RING_NO_SUCH     ? 70000
-		         : l->lie == RING_NOT_GIVEN ? (id + 100u) % 256
+		         : l->lie == RING_NOT_GIVEN ? (id + 100u) % RING
 		                                    : id);
 		if (l->lie == RING_TWICE && i)
-			memcpy(l->used + 4 + at % 256 * 8, l->used + 4 + (at - 1) % 256 * 8, 8);
+			memcpy(l->used + 4 + at % RING * 8, l->used + 4 + (at - 1) % RING * 8, 8);
 		/* The status byte is the last part. */
 		memcpy(&table, (uint8_t *)(uintptr_t)table + bytes - 16, 8);
 		*(uint8_t *)(uintptr_t)table = l->lie == RING_STATUS && !i ? 9 : 0;
 	}
 	if (l->lie == RING_SCRIBBLE)
-		memset(l->desc, 0xa5, 256 * 16);
+		memset(l->desc, 0xa5, RING * 16);
 	l->seen = idx;
-	told = (uint16_t)(l->lie == RING_TOO_MANY ? idx + 300 : idx);
+	told = (uint16_t)(l->lie == RING_TOO_MANY ? idx + 3 : idx);
 	__atomic_store_n((uint16_t *)(void *)(l->used + 2), told, __ATOMIC_RELEASE);
 	if (l->lie == RING_TALKS)
 		cr_assert_eq(send(l->protocol.fd, "hello", 5, MSG_NOSIGNAL), 5);
