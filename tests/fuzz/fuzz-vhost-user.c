@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@
 #define QUEUE_MAX 16
 #define RAM_BYTES (256u << 10)
 #define MAX_FDS   8
+#define RING      512 /* as the front-end makes it for two queues */
 
 struct header {
 	uint32_t request, flags, size;
@@ -39,7 +41,8 @@ struct header {
 
 enum {
 	GET_FEATURES = 1,
-	GET_VRING_BASE = 11,
+	SET_MEM_TABLE = 5,
+	SET_VRING_ADDR = 9,
 	SET_VRING_KICK = 12,
 	SET_VRING_CALL = 13,
 	GET_PROTOCOL_FEATURES = 15,
@@ -60,17 +63,60 @@ static struct back_end {
 	int fd;
 	struct fuzz_input in;
 	int kicks[QUEUES], calls[QUEUES];
+	/* The front-end's ring: a mapping of our own, where it lies in the front-end, and in it. */
+	uint8_t *area;
+	uint64_t area_bytes, area_host;
+	uint8_t *avail, *used;
+	uint16_t seen;
 } back_end;
 
-/* Serves a queue in the coarsest way: everything that is there is done. */
+/* Answers all that is there, as the input has it: wrong numbers and indices among it. The status
+ * bytes stay what they are. */
 static void complete(unsigned q)
 {
-	uint16_t *avail = guest_ram_at(&m.ram, GPA(queues[q].avail.v + 2)),
-		 *used = guest_ram_at(&m.ram, GPA(queues[q].used.v + 2));
+	uint16_t idx, id;
 
-	__atomic_store_n(used, __atomic_load_n(avail, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+	if (!back_end.avail || !back_end.used)
+		return;
+	idx = __atomic_load_n((uint16_t *)(void *)(back_end.avail + 2), __ATOMIC_ACQUIRE);
+	for (; back_end.seen != idx; back_end.seen++) {
+		unsigned at = back_end.seen % RING;
+		uint32_t used;
+
+		memcpy(&id, back_end.avail + 4 + at * 2, 2);
+		used = id;
+		if ((uint8_t)fuzz_take(&back_end.in, 1) >= 0xF0)
+			used = (uint32_t)fuzz_take(&back_end.in, 4);
+		memcpy(back_end.used + 4 + at * 8, &used, 4);
+	}
+	if ((uint8_t)fuzz_take(&back_end.in, 1) >= 0xF0)
+		idx = (uint16_t)fuzz_take(&back_end.in, 2);
+	__atomic_store_n((uint16_t *)(void *)(back_end.used + 2), idx, __ATOMIC_RELEASE);
 	if (back_end.calls[q] >= 0)
 		eventfd_write(back_end.calls[q], 1);
+}
+
+static uint8_t *in_area(const uint8_t *address)
+{
+	uint64_t at;
+
+	memcpy(&at, address, 8);
+	at -= back_end.area_host;
+	FUZZ_CHECK(at < back_end.area_bytes);
+	return back_end.area + at;
+}
+
+/* The last region is the ring's. */
+static void take_memory(const uint8_t *payload, const int *fds, size_t n)
+{
+	const uint8_t *region = payload + 8 + 32 * (n - 1);
+
+	FUZZ_CHECK(n > 0 && !back_end.area);
+	memcpy(&back_end.area_bytes, region + 8, 8);
+	memcpy(&back_end.area_host, region + 16, 8);
+	back_end.area =
+		mmap(NULL, back_end.area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[n - 1], 0);
+	FUZZ_CHECK(back_end.area != MAP_FAILED);
 }
 
 static void on_kick(unsigned q)
@@ -100,12 +146,6 @@ static size_t answer(const struct header *h, const uint8_t *payload, uint8_t *re
 	case GET_QUEUE_NUM:
 		value = QUEUES;
 		break;
-	case GET_VRING_BASE:
-		memcpy(reply, payload, 8);
-		if (payload[0] < QUEUES)
-			memcpy(reply + 4, guest_ram_at(&m.ram, GPA(queues[payload[0]].used.v + 2)),
-			       2);
-		return 8;
 	case GET_CONFIG:
 		memcpy(reply, payload, h->size);
 		for (size_t i = 12; i < h->size; i++)
@@ -144,10 +184,7 @@ static bool send_answer(struct header *h, uint8_t *reply, size_t len)
 		n = fuzz_take(&back_end.in, 1) % n;
 	if (fd_send(back_end.fd, message, n, fds, n_fds) < 0)
 		return false;
-	/* For the rest of a message, and for chains that never come to their end, the front-end
-	 * waits until its deadline: that is long. */
-	if (h->request == GET_VRING_BASE && how >= 0xF0 && how < 0xF8)
-		return false;
+	/* For the rest of a message the front-end waits until its deadline: that is long. */
 	return how != 0xFB && how != 0xFC && how != 0xFE && how != 0xFD;
 }
 
@@ -156,6 +193,12 @@ static void take_fd(const struct header *h, const uint8_t *payload, int *fds, si
 	unsigned q = payload[0];
 	int *to = NULL;
 
+	if (h->request == SET_MEM_TABLE)
+		take_memory(payload, fds, n);
+	if (h->request == SET_VRING_ADDR) {
+		back_end.used = in_area(payload + 16);
+		back_end.avail = in_area(payload + 24);
+	}
 	if (h->request == SET_VRING_KICK && q < QUEUES)
 		to = &back_end.kicks[q];
 	if (h->request == SET_VRING_CALL && q < QUEUES)
@@ -185,8 +228,7 @@ static bool serve(void)
 	take_fd(&h, payload, fds, n_fds);
 	len = answer(&h, payload, reply);
 	if (h.request != GET_FEATURES && h.request != GET_PROTOCOL_FEATURES &&
-	    h.request != GET_QUEUE_NUM && h.request != GET_VRING_BASE && h.request != GET_CONFIG &&
-	    !(h.flags & FLAG_NEED_REPLY))
+	    h.request != GET_QUEUE_NUM && h.request != GET_CONFIG && !(h.flags & FLAG_NEED_REPLY))
 		return true;
 	return send_answer(&h, reply, len);
 }
@@ -207,6 +249,8 @@ static void *run_back_end(void *arg UNUSED)
 			break;
 	}
 	shutdown(back_end.fd, SHUT_RDWR);
+	if (back_end.area)
+		(void)munmap(back_end.area, back_end.area_bytes);
 	for (unsigned q = 0; q < QUEUES; q++) {
 		cleanup_close_p(&back_end.kicks[q]);
 		cleanup_close_p(&back_end.calls[q]);
@@ -305,7 +349,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = { data, size };
 	size_t guest = fuzz_take(&in, 1);
-	struct vhost_user_blk_config c = { .id = "disk0", .n_queues = QUEUES };
+	struct virtio_blk_config c = {
+		.id = "disk0", .remote = true, .patience_ms = 20, .n_queues = QUEUES
+	};
 	struct ioloop *loop;
 	pthread_t thread;
 	int sv[2];
@@ -325,7 +371,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	c.fd = sv[0];
 	c.memory_fd = m.ram.memory_fd;
 	c.readonly = size & 1;
-	if (vhost_user_blk_new(&c, &m.ram.mem, loop, &disk) == 0)
+	if (virtio_blk_new(&c, &m.ram.mem, loop, &disk) == 0)
 		use_disk(&in);
 	else
 		close(sv[0]);
