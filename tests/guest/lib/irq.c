@@ -8,6 +8,7 @@
 #define APIC_ID            (APIC_BASE + 0x20)
 #define APIC_EOI           (APIC_BASE + 0xB0)
 #define APIC_SPURIOUS      (APIC_BASE + 0xF0)
+#define APIC_REQUESTS      (APIC_BASE + 0x200) /* IRR: 32 vectors in each of 8 registers */
 #define APIC_COMMAND       (APIC_BASE + 0x300)
 #define APIC_COMMAND_HIGH  (APIC_BASE + 0x310)
 #define APIC_TIMER         (APIC_BASE + 0x320)
@@ -24,6 +25,7 @@
 #define COMMAND_BUSY       (1u << 12)
 
 #define VECTORS         256
+#define SETTLE_US       1000000
 #define FIRST_INTERRUPT 32
 #define FAULT_GP        13
 #define STUB_BYTES      16
@@ -111,9 +113,27 @@ uint64_t irq_count(uint8_t vector)
 	return __atomic_load_n(&vectors[vector].count, __ATOMIC_ACQUIRE);
 }
 
+/* Some KVMs look for interrupts only when the guest is entered, so there is an exit in between. */
 void irq_serve(void)
 {
-	__asm__ volatile("sti; nop; nop; cli" : : : "memory");
+	__asm__ volatile("sti; nop; outb %%al, $0x80; nop; cli" : : : "memory");
+}
+
+static bool is_requested(void *arg)
+{
+	unsigned vector = (unsigned)(uint64_t)arg;
+
+	return mmio_read32(APIC_REQUESTS + vector / 32 * 16) >> vector % 32 & 1;
+}
+
+static bool is_not_requested(void *arg)
+{
+	return !is_requested(arg);
+}
+
+bool irq_settle(uint8_t vector)
+{
+	return wait_for(is_not_requested, (void *)(uint64_t)vector, SETTLE_US);
 }
 
 void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg)

@@ -27,6 +27,9 @@ uint8_t irq_vector_new(void);
 uint64_t irq_count(uint8_t vector);
 /* Serves the interrupts that are pending. */
 void irq_serve(void);
+/* Halts until the local APIC holds no request of this vector: what it has accepted is delivered,
+ * whatever becomes of the source. False after a second. */
+bool irq_settle(uint8_t vector);
 /* Calls handler in the interrupt of that vector. */
 void irq_set_handler(uint8_t vector, void (*handler)(void *arg), void *arg);
 /* Global interrupt gsi, edge-triggered, comes to this processor as the vector. false without an
