@@ -39,12 +39,15 @@ static bool port_is_special(unsigned port)
 	return false;
 }
 
-/* Every port at every width is read; written, unless write=0, where that ends nothing. Reads have
- * effects too: the power button's register is cleared, the serial port's input is lost. QEMU 7.2
- * dies of wide accesses to its serial port, so with option "qemu" there are none. */
+/* Every port at every width is read; written, unless write=0, where that ends nothing: all of them
+ * below write-end, then those at each write-step. Reads have effects too: the power button's
+ * register is cleared, the serial port's input is lost. QEMU 7.2 dies of wide accesses to its
+ * serial port, so with option "qemu" there are none. */
 bool test_ports(void)
 {
 	uint64_t first = option_number("first", 0), end = option_number("end-port", PORTS);
+	uint64_t write_end = option_number("write-end", PORTS);
+	uint64_t step = option_number("write-step", 1);
 	bool write = option_number("write", 1);
 	uint64_t answered = 0;
 
@@ -56,7 +59,7 @@ bool test_ports(void)
 			continue;
 		(void)in16(port);
 		(void)in32(port);
-		if (!write || port_is_special(port))
+		if (!write || port_is_special(port) || (p >= write_end && p % step))
 			continue;
 		out8(port, 0);
 		out16(port, 0xFFFF);

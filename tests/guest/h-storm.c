@@ -145,6 +145,7 @@ static bool masked_then_unmasked(struct victim *v, unsigned entry, uint8_t *buff
 	submit_many(v, buffer);
 	if (!wait_for(all_answered, v, WAIT_US))
 		return fail("%s: requests are not answered", v->kind->name);
+	sleep_us(SETTLE_US); /* the answer may be seen before its interrupt is sent */
 	if (interrupted(q))
 		return fail("%s: an interrupt of a masked vector", v->kind->name);
 	pci_msix_mask(v->v.msix, entry, false);

@@ -21,5 +21,9 @@ const struct guest_test guest_tests[] = {
 	{ "pci-config", test_pci_config },
 	{ "msr", test_msr },
 	{ "triple", test_triple },
+	{ "bars", test_bars },
+	{ "ecam", test_ecam },
+	{ "spin", test_spin },
+	{ "nowhere", test_nowhere },
 	{ NULL, NULL },
 };

@@ -20,3 +20,7 @@ bool test_mmio(void);
 bool test_pci_config(void);
 bool test_msr(void);
 bool test_triple(void);
+bool test_bars(void);
+bool test_ecam(void);
+bool test_spin(void);
+bool test_nowhere(void);
