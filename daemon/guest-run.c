@@ -27,29 +27,12 @@ void guest_run_free(struct guest_run *run)
 	if (!run)
 		return;
 	qmp_free(run->qmp);
+	guest_events_free(run->events);
 	shim_free(run->shim);
 	free(run->definition);
 	free(run->exit);
 	free(run);
 }
-
-/* Something lasting worth telling clients about, from QMP; the table is the whole translation. */
-static const struct {
-	const char *qmp, *event;
-} forwarded[] = {
-	{ "RESET", "vm.reset" },
-	{ "POWERDOWN", "vm.powerdown" },
-	{ "BLOCK_IO_ERROR", "vm.io_error" },
-	{ "GUEST_PANICKED", "vm.panic" },
-	{ "GUEST_CRASHLOADED", "vm.crashloaded" },
-	{ "WATCHDOG", "vm.watchdog" },
-	{ "BALLOON_CHANGE", "vm.balloon" },
-	{ "VSERPORT_CHANGE", "vm.port" },
-	{ "NIC_RX_FILTER_CHANGED", "vm.nic" },
-	{ "BLOCK_JOB_COMPLETED", "vm.block_job" },
-	{ "BLOCK_JOB_ERROR", "vm.block_job" },
-	{ "MEMORY_FAILURE", "vm.memory_failure" },
-};
 
 static void on_qmp_event(void *userdata, const char *name, const json_t *data, uint64_t time_us)
 {
@@ -68,9 +51,7 @@ static void on_qmp_event(void *userdata, const char *name, const json_t *data, u
 		run->panicked = true;
 	if (strcmp(name, "WATCHDOG") == 0)
 		run->watchdog_fired = true;
-	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
-		if (strcmp(name, forwarded[i].qmp) == 0)
-			guest_publish(g, forwarded[i].event, data ? json_deep_copy(data) : NULL);
+	guest_event(g, name, data);
 }
 
 /* QMP ends a moment before the shim tells of the exit. Only an engine that outlives its QMP by more
@@ -102,6 +83,7 @@ static void on_qmp_closed(void *userdata, const char *reason)
 	if (!g->run)
 		return;
 	g->run->qmp_closed = true;
+	guest_events_flush(g->run->events);
 	log_debug("Guest '%s': QMP ended: %s", g->name, reason);
 	waitq_wake_all(&g->changed);
 	if (!g->run->exited && fiber_start("qmp-closed", after_qmp_closed, guest_ref(g)) < 0)

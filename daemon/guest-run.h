@@ -30,6 +30,13 @@ int guest_qmp(struct guest *g, const char *command, const json_t *args, json_t *
 int guest_qmp_fds(struct guest *g, const char *command, const json_t *args, const int *fds,
                   size_t n_fds, json_t **ret, struct vmd_error *err);
 
+/* An event of the engine, by its QMP name, told to clients if it is one for them; data may be NULL.
+ * What a guest does too often is told in part (guest-event.c). */
+void guest_event(struct guest *g, const char *name, const json_t *data);
+/* Tells what is still to be told. e may be NULL. */
+void guest_events_flush(struct guest_events *e);
+void guest_events_free(struct guest_events *e);
+
 /* Who asked for the end of the process ("kill"); durable with the next change of state. */
 void guest_set_hint(struct guest *g, const char *hint);
 /* Ends the process by SIGKILL and waits until its end is settled. hint says who asked ("kill"). */

@@ -18,6 +18,7 @@ struct vmd;
 struct shim;
 struct shim_exit;
 struct qmp;
+struct guest_events;
 struct job;
 struct store_txn;
 struct engine_choice;
@@ -35,6 +36,7 @@ extern const char *const ready_names[_READY_MAX];
 struct guest_run {
 	struct shim *shim;
 	struct qmp *qmp;
+	struct guest_events *events; /* owned; NULL before the first one */
 	pid_t pid;
 	uint64_t started_us; /* wall clock */
 	uint64_t ready_us[_READY_MAX];
