@@ -19,9 +19,8 @@
 #include "common/timeutil.h"
 
 enum {
-	READ_BYTES = 4096,
 	OUT_MAX = 256 << 10,   /* waiting for a reader; events beyond are dropped */
-	OUT_PAUSE = 128 << 10, /* no command is taken while more waits */
+	OUT_PAUSE = 128 << 10, /* no command is run while more waits; no reply is as long */
 	BALLOON_MS = 1000,
 	LAST_WORDS_MS = 1000
 };
@@ -39,6 +38,7 @@ static void close_connection(struct control *c)
 	/* Whoever controlled the guest is gone. The guest lives on. */
 	cleanup_close_p(&c->fd);
 	qmp_frame_reset(&c->frame);
+	c->in_at = c->in_len = 0;
 	free(c->out);
 	c->out = NULL;
 	c->out_len = 0;
@@ -167,7 +167,9 @@ static void reply(struct control *c, const json_t *id, const char *member, json_
 
 	if (message && id)
 		json_object_set(message, "id", (json_t *)id);
-	(void)put_json(c, message);
+	/* Who waits for it would wait for ever. */
+	if (!put_json(c, message))
+		close_connection(c);
 }
 
 static void reply_error(struct control *c, const json_t *id, const char *class, const char *desc)
@@ -248,14 +250,20 @@ static void handle_message(struct control *c)
 		reply_error(c, NULL, NULL, err.message);
 }
 
-static void handle_input(struct control *c, const char *data, size_t len)
+static bool may_run_commands(const struct control *c)
 {
-	while (len && c->fd >= 0 && !c->quitting) {
-		size_t used = 0;
-		int r = qmp_frame_feed(&c->frame, data, len, &used);
+	return c->fd >= 0 && !c->quitting && c->out_len <= OUT_PAUSE;
+}
 
-		data += used;
-		len -= used;
+/* Commands that were sent without waiting for replies are run as fast as these are read, so that
+ * each one has its reply. */
+static void handle_input(struct control *c)
+{
+	while (c->in_at < c->in_len && may_run_commands(c)) {
+		size_t used = 0;
+		int r = qmp_frame_feed(&c->frame, c->in + c->in_at, c->in_len - c->in_at, &used);
+
+		c->in_at += used;
 		if (r > 0) {
 			handle_message(c);
 		} else if (r < 0) {
@@ -264,14 +272,18 @@ static void handle_input(struct control *c, const char *data, size_t len)
 			                        : "JSON parse error, expecting an object");
 		}
 	}
+	/* What no command took does not wait for another one. */
+	if (c->in_at == c->in_len && !c->frame.buf) {
+		fd_close_many(c->received, c->n_received);
+		c->n_received = 0;
+	}
 }
 
 static void receive(struct control *c)
 {
-	char data[READ_BYTES];
 	int fds[CONTROL_MAX_FDS];
 	size_t n_fds = 0;
-	ssize_t n = fd_recv(c->fd, data, sizeof(data), fds, CONTROL_MAX_FDS, &n_fds);
+	ssize_t n = fd_recv(c->fd, c->in, sizeof(c->in), fds, CONTROL_MAX_FDS, &n_fds);
 
 	if (n == -EAGAIN || n == -EINTR)
 		return;
@@ -284,12 +296,9 @@ static void receive(struct control *c)
 		memcpy(c->received, fds, n_fds * sizeof(fds[0]));
 		c->n_received = (unsigned)n_fds;
 	}
-	handle_input(c, data, (size_t)n);
-	/* What no command took does not wait for another one. */
-	if (!c->frame.buf) {
-		fd_close_many(c->received, c->n_received);
-		c->n_received = 0;
-	}
+	c->in_at = 0;
+	c->in_len = (size_t)n;
+	handle_input(c);
 }
 
 void control_init(struct control *c, struct machine *m, int fd)
@@ -345,34 +354,61 @@ static void say_last_words(struct control *c)
 	}
 }
 
-int control_turn(struct control *c, int timeout_ms)
+/* Milliseconds until something is to be done by itself; -1: nothing. */
+static int next_work_ms(const struct control *c)
 {
-	struct machine *m = c->machine;
-	struct pollfd p[2] = { { .fd = m->event_fd, .events = POLLIN }, { .fd = c->fd } };
+	int reset = machine_reset_wait_ms(c->machine);
+
+	if (snapshot_is_active(&c->snapshot) || (c->in_at < c->in_len && may_run_commands(c)))
+		return 0;
+	if (!c->machine->balloon)
+		return reset;
+	return reset < 0 ? BALLOON_MS : MIN_OF(reset, BALLOON_MS);
+}
+
+/* What the connection is ready for. The peer may read all its replies and hang up meanwhile. */
+static void serve_connection(struct control *c, short revents)
+{
+	if (revents & (POLLOUT | POLLHUP | POLLERR))
+		flush(c);
+	if (c->in_at < c->in_len)
+		handle_input(c);
+	else if (c->fd >= 0 && (revents & (POLLIN | POLLHUP | POLLERR)))
+		receive(c);
+}
+
+/* False when waiting itself failed. */
+static bool wait_for_work(struct control *c, int timeout_ms, struct pollfd p[2])
+{
 	struct timespec ts = { 0 };
 	sigset_t none;
 
 	sigemptyset(&none);
-	if (c->out_len <= OUT_PAUSE)
+	if (c->in_at == c->in_len && may_run_commands(c))
 		p[1].events |= POLLIN;
 	if (c->out_len)
 		p[1].events |= POLLOUT;
-	if (snapshot_is_active(&c->snapshot))
-		timeout_ms = 0;
 	if (timeout_ms > 0)
-		ts = (struct timespec){ timeout_ms / 1000, timeout_ms % 1000 * 1000000 };
+		ts = (struct timespec){ timeout_ms / 1000, timeout_ms % 1000 * 1000000L };
 	/* The signals that end the process are only let in here, so none is missed.
 	 * seccomp main: ppoll. */
-	if (ppoll(p, 2, timeout_ms < 0 ? NULL : &ts, &none) < 0 && errno != EINTR)
+	return ppoll(p, 2, timeout_ms < 0 ? NULL : &ts, &none) >= 0 || errno == EINTR;
+}
+
+int control_turn(struct control *c, int timeout_ms)
+{
+	struct machine *m = c->machine;
+	struct pollfd p[2] = { { .fd = m->event_fd, .events = POLLIN }, { .fd = c->fd } };
+
+	if (!wait_for_work(c, timeout_ms, p))
 		return -errno;
 	if (signalled)
 		machine_shut_down(m, false, "host-signal", 0);
 	if (p[0].revents && m->status != MACHINE_SHUTDOWN)
 		machine_handle_events(m);
-	if (p[1].revents & POLLOUT)
-		flush(c);
-	if (c->fd >= 0 && (p[1].revents & (POLLIN | POLLHUP | POLLERR)))
-		receive(c);
+	if (m->status != MACHINE_SHUTDOWN)
+		machine_reset_if_due(m);
+	serve_connection(c, p[1].revents);
 	if (c->quitting)
 		machine_shut_down(m, false, "host-qmp-quit", 0);
 	if (snapshot_is_active(&c->snapshot))
@@ -387,7 +423,7 @@ int control_run(struct control *c)
 	struct machine *m = c->machine;
 
 	while (m->status != MACHINE_SHUTDOWN)
-		if (control_turn(c, m->balloon ? BALLOON_MS : -1) < 0)
+		if (control_turn(c, next_work_ms(c)) < 0)
 			break;
 	say_last_words(c);
 	return m->exit_status;

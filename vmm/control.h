@@ -10,7 +10,8 @@
 #include "vmm/qmp-frame.h"
 #include "vmm/snapshot.h"
 
-#define CONTROL_MAX_FDS 4
+#define CONTROL_MAX_FDS  4
+#define CONTROL_IN_BYTES 4096
 
 struct control_fd {
 	char name[64];
@@ -22,7 +23,9 @@ struct control {
 	int fd; /* owned, or -EBADF: nobody controls (any more) */
 	bool negotiated;
 	struct qmp_frame frame;
-	char *out; /* owned: what the socket did not take yet */
+	char in[CONTROL_IN_BYTES]; /* received; commands wait here while replies do */
+	size_t in_at, in_len;      /* from and to which byte it is unread */
+	char *out;                 /* owned: what the socket did not take yet */
 	size_t out_len;
 	uint64_t events_dropped;
 	int received[CONTROL_MAX_FDS]; /* came with a command, not yet taken */

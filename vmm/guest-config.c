@@ -283,6 +283,11 @@ static const struct member members[] = {
 	  .count_offset = AT(vmm_config, balloon) },
 	{ .name = "pvpanic", .type = FLAG, .offset = AT(vmm_config, pvpanic) },
 	{ .name = "actions", .type = OBJECT, .offset = 0, .members = action_members },
+	{ .name = "reset_interval_ms",
+	  .type = UINT,
+	  .offset = AT(vmm_config, reset_interval_ms),
+	  .min = 0,
+	  .max = 60000 },
 	{ .name = "incoming", .type = FLAG, .offset = AT(vmm_config, incoming) },
 	{ .name = "paused", .type = FLAG, .offset = AT(vmm_config, paused) },
 	{ .name = "test_device", .type = FLAG, .offset = AT(vmm_config, test_device) },
@@ -421,6 +426,7 @@ int vmm_config_parse(const char *text, size_t len, struct vmm_config *ret, struc
 		                    .kernel_fd = -EBADF,
 		                    .initrd_fd = -EBADF,
 		                    .console_fd = -EBADF,
+		                    .reset_interval_ms = 1000,
 		                    .cpus = { .count = 1, .sockets = 1, .threads = 1 } };
 	r = doc ? read_document(doc, ret, err) : -EINVAL;
 	return r < 0 ? r : check(ret, err);

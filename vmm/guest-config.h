@@ -22,6 +22,7 @@
  *  "rng": true, "balloon": {"deflate_on_oom": true, "free_page_reporting": true},
  *  "pvpanic": true,
  *  "actions": {"reboot": "reset"|"shutdown", "panic": "pause"|"shutdown"|"none"},
+ *  "reset_interval_ms": 1000,       of a guest that resets itself again and again; 0: no limit
  *  "incoming": false, "paused": false, "test_device": false}
  *
  * Members that are absent are off, 1, or as their first word above; unknown ones are refused: vmd
@@ -112,6 +113,7 @@ struct vmm_config {
 	unsigned n_ports, n_disks, n_nics;
 	bool rng, balloon, deflate_on_oom, free_page_reporting, pvpanic;
 	unsigned on_reboot, on_panic; /* enum vmm_on_reboot, vmm_on_panic */
+	unsigned reset_interval_ms;
 	bool incoming, paused, test_device;
 };
 

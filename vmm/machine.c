@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -12,6 +13,7 @@
 
 #include "common/cleanup.h"
 #include "common/macros.h"
+#include "common/timeutil.h"
 #include "devices/vmgenid.h"
 #include "vmm/acpi.h"
 #include "vmm/control.h"
@@ -253,8 +255,19 @@ int machine_cont(struct machine *m, struct vmd_error *err)
 	return 0;
 }
 
+static void reset_by_guest(struct machine *m)
+{
+	struct vmd_error err = VMD_ERROR_INIT;
+
+	if (machine_reset(m, true, &err) < 0)
+		control_warn(m->control, &err);
+}
+
 void machine_stop(struct machine *m, enum machine_status reason)
 {
+	if (m->reset_due_us && (reason == MACHINE_PAUSED || reason == MACHINE_FINISH_MIGRATE))
+		reset_by_guest(m);
+	m->reset_due_us = 0;
 	if (m->status == MACHINE_RUNNING) {
 		vcpus_park(&m->vcpus);
 		machine_pause_devices(m);
@@ -313,6 +326,7 @@ int machine_reset(struct machine *m, bool by_guest, struct vmd_error *err)
 	machine_pause_devices(m);
 	/* What the guest asked for before is void. */
 	atomic_store(&m->pending, 0);
+	m->reset_due_us = 0;
 	r = begin_anew(m, err);
 	if (r < 0) {
 		m->status = MACHINE_INTERNAL_ERROR;
@@ -338,6 +352,8 @@ int machine_nmi(struct machine *m, struct vmd_error *err)
 	if (m->status != MACHINE_RUNNING)
 		return error_set(err, ERROR_WRONG_STATE, "the guest is in state '%s'",
 		                 machine_status_name(m->status));
+	if (m->reset_due_us)
+		return 0; /* lost in the reset */
 	vcpus_park(&m->vcpus);
 	vcpus_nmi(&m->vcpus);
 	vcpus_run(&m->vcpus);
@@ -353,15 +369,56 @@ void machine_shut_down(struct machine *m, bool by_guest, const char *reason, int
 	              json_pack("{s:b, s:s}", "guest", by_guest, "reason", reason));
 }
 
+/*
+ * How long the guest waits for its reset. The credit is the time at which all resets so far are
+ * paid for, one interval each; as many as the burst may be owed, this one included.
+ */
+static uint64_t reset_wait_us(struct machine *m, uint64_t now)
+{
+	uint64_t interval = m->config->reset_interval_ms * 1000ull;
+	uint64_t owed = MAX_OF(m->reset_credit_us, now) - now + interval;
+
+	m->reset_credit_us = now + owed;
+	return owed > MACHINE_RESET_BURST * interval ? owed - MACHINE_RESET_BURST * interval : 0;
+}
+
 static void guest_reset(struct machine *m)
 {
-	struct vmd_error err = VMD_ERROR_INIT;
+	uint64_t now = now_monotonic_us(), wait;
 
+	if (m->reset_due_us)
+		return;
 	control_tell_failure(m->control);
-	if (m->config->on_reboot == VMM_REBOOT_SHUTDOWN)
+	if (m->config->on_reboot == VMM_REBOOT_SHUTDOWN) {
 		machine_shut_down(m, true, "guest-reset", 0);
-	else if (machine_reset(m, true, &err) < 0)
-		control_warn(m->control, &err);
+		return;
+	}
+	wait = reset_wait_us(m, now);
+	if (wait && !m->reset_slowed)
+		fprintf(stderr,
+		        "vmd-vmm: the guest resets itself again and again: from now on "
+		        "once in %u ms\n",
+		        m->config->reset_interval_ms);
+	m->reset_slowed = wait > 0;
+	if (wait)
+		m->reset_due_us = now + wait; /* its processors were parked by post() */
+	else
+		reset_by_guest(m);
+}
+
+int machine_reset_wait_ms(const struct machine *m)
+{
+	uint64_t now = now_monotonic_us();
+
+	if (!m->reset_due_us)
+		return -1;
+	return m->reset_due_us > now ? (int)((m->reset_due_us - now + 999) / 1000) : 0;
+}
+
+void machine_reset_if_due(struct machine *m)
+{
+	if (machine_reset_wait_ms(m) == 0)
+		reset_by_guest(m);
 }
 
 static void guest_panicked(struct machine *m)

@@ -78,6 +78,9 @@ struct machine {
 	_Atomic unsigned pending; /* bits of enum machine_event; any thread */
 	_Atomic int test_exit;
 	unsigned resets;
+	uint64_t reset_credit_us; /* see reset_wait_us(); monotonic */
+	uint64_t reset_due_us;   /* when the reset that the guest wants is made; 0: it wants none */
+	bool reset_slowed;       /* the last one had to wait */
 	struct control *control; /* borrowed; told of every change */
 	int exit_status;         /* once status is MACHINE_SHUTDOWN */
 };
@@ -93,7 +96,8 @@ int machine_boot(struct machine *m, struct vmd_error *err);
 
 /* Runs on; -EPERM (wrong_state) when the state does not allow it. */
 int machine_cont(struct machine *m, struct vmd_error *err);
-/* Stands still, for the reason that becomes its status. Nothing when it does already. */
+/* Stands still, for the reason that becomes its status. Nothing when it does already. A reset that
+ * waits is made first: no state is seen or saved in which the guest is still to begin anew. */
 void machine_stop(struct machine *m, enum machine_status reason);
 /*
  * Before a stop or reset that somebody waits for: processors are parked, and disks come to rest.
@@ -107,6 +111,15 @@ int machine_nmi(struct machine *m, struct vmd_error *err);
 void machine_handle_events(struct machine *m);
 /* A disk failed: see io_error. Any thread. */
 void machine_note_io_error(struct machine *m);
+/*
+ * A guest that resets itself again and again is held back: beyond MACHINE_RESET_BURST resets in a
+ * row each one costs config->reset_interval_ms, in which its processors stand still. How long it
+ * still takes, in milliseconds; 0: now; -1: no reset waits.
+ */
+#define MACHINE_RESET_BURST 20
+int machine_reset_wait_ms(const struct machine *m);
+/* Makes the reset that waits, when its time has come. */
+void machine_reset_if_due(struct machine *m);
 /* The end: SHUTDOWN is told, status is MACHINE_SHUTDOWN. */
 void machine_shut_down(struct machine *m, bool by_guest, const char *reason, int exit_status);
 bool machine_is_running(const struct machine *m);
