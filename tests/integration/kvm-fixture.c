@@ -18,7 +18,7 @@
 
 struct scene s;
 
-static void need_kvm(void)
+void kvm_need(void)
 {
 	cleanup_close int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	cleanup_close int vm = fd < 0 ? -1 : ioctl(fd, KVM_CREATE_VM, 0);
@@ -34,7 +34,7 @@ void kvm_setup(void)
 		"\"loop_mips\":1,\"exit_ns\":1}'\n";
 	static char path[128];
 
-	need_kvm();
+	kvm_need();
 	scene_init(&s);
 	snprintf(path, sizeof(path), "%s", scene_path(&s, "probe"));
 	cr_assert_eq(fs_write_atomic(AT_FDCWD, path, probe, strlen(probe), 0), 0);

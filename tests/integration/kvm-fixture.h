@@ -9,6 +9,8 @@
 
 extern struct scene s;
 
+/* Skips the test where no virtual machine can be made. */
+void kvm_need(void);
 /* Starts a vmd that takes KVM for usable; skips the test where no virtual machine can be made. */
 void kvm_setup(void);
 void kvm_teardown(void);
