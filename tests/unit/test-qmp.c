@@ -2,8 +2,11 @@
 #include "config.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +40,9 @@ struct fake {
 	size_t n;
 	char *blob; /* sent after the steps, may be NULL */
 	size_t blob_len;
-	bool hold; /* keep the socket open afterwards, until the client closes */
+	bool hold;      /* keep the socket open afterwards, until the client closes */
+	bool deaf;      /* the same, and read nothing more */
+	unsigned n_fds; /* descriptors sent with a byte each, after the steps */
 	int got_fd;
 	char seen[8192]; /* all that the client sent */
 	size_t seen_len;
@@ -94,6 +99,8 @@ static void *fake_thread(void *arg)
 		if (f->steps[i].send)
 			send_text(f, f->steps[i].send, line);
 	}
+	for (unsigned i = 0; i < f->n_fds; i++)
+		(void)!fd_send(f->fd, "\n", 1, (int[]){ f->fd, f->fd }, 2);
 	for (size_t done = 0; done < f->blob_len;) {
 		ssize_t n = send(f->fd, f->blob + done, f->blob_len - done, MSG_NOSIGNAL);
 
@@ -101,6 +108,8 @@ static void *fake_thread(void *arg)
 			break;
 		done += (size_t)n;
 	}
+	if (f->deaf)
+		(void)poll(&(struct pollfd){ .fd = f->fd }, 1, 30000);
 	while (f->hold && read_line(f, line, sizeof(line)))
 		;
 out:
@@ -387,6 +396,150 @@ Test(qmp, silence_times_out_and_late_replies_are_dropped)
 	struct client c = { .fresh = true, .body = body_silence };
 
 	run(&c, steps, ARRAY_SIZE(steps));
+}
+
+static void body_own_reply(struct client *c)
+{
+	cleanup_json json_t *ret = NULL;
+
+	cr_assert_eq(qmp_call(c->qmp, "query-status", NULL, NULL, 0, 5000, &ret, NULL), 0);
+	cr_assert_str_eq(jsonx_str(ret, "status", ""), "right");
+	cr_assert_str_eq(c->events, "E F ");
+}
+
+/* Replies to nobody, events that are none, and names that are too long: dropped, one by one. */
+Test(qmp, only_its_own_reply_answers_a_call)
+{
+	static const struct step steps[] = {
+		{ NULL, GREETING },
+		{ "capabilities", OK },
+		{ "query-status",
+		  "{\"return\":{\"status\":\"wrong\"}}\n"
+		  "{\"return\":{\"status\":\"wrong\"},\"id\":null}\n"
+		  "{\"return\":{\"status\":\"wrong\"},\"id\":0}\n"
+		  "{\"return\":{\"status\":\"wrong\"},\"id\":[\"0-1\"]}\n"
+		  "{\"return\":{\"status\":\"wrong\"},\"id\":{}}\n"
+		  "{\"return\":{\"status\":\"wrong\"},\"id\":\"\"}\n"
+		  "{\"error\":{\"desc\":\"wrong\"},\"id\":\"7\"}\n"
+		  "{\"QMP\":{}}\n"
+		  "{\"event\":\"E\",\"data\":[1],\"timestamp\":{\"seconds\":-9,"
+		  "\"microseconds\":9e99}}\n"
+		  "{\"event\":\"F\",\"timestamp\":[],\"return\":{\"status\":\"wrong\"}}\n"
+		  "{\"event\":\"0123456789012345678901234567890123456789"
+		  "0123456789012345678901234567890123456789\"}\n"
+		  "{\"return\":{\"status\":\"right\"},\"id\":\"%ID%\"}\n"
+		  "{\"return\":{\"status\":\"twice\"},\"id\":\"0\"}\n" },
+	};
+	struct client c = { .fresh = true, .body = body_own_reply };
+
+	run(&c, steps, ARRAY_SIZE(steps));
+}
+
+enum {
+	MANY = 300
+};
+static struct qmp *many_qmp;
+static struct waitq many_done;
+static unsigned n_many, n_busy, n_timeout;
+
+static void many_fiber(void *arg UNUSED)
+{
+	struct vmd_error err = VMD_ERROR_INIT;
+	int r = qmp_call(many_qmp, "stop", NULL, NULL, 0, 200, NULL, &err);
+
+	n_busy += err.kind == ERROR_BUSY;
+	n_timeout += r == -ETIMEDOUT;
+	n_many++;
+	waitq_wake_all(&many_done);
+}
+
+static void body_many(struct client *c)
+{
+	waitq_init(&many_done);
+	many_qmp = c->qmp;
+	for (int i = 0; i < MANY; i++)
+		cr_assert_eq(fiber_start("many", many_fiber, NULL), 0);
+	while (n_many < MANY)
+		cr_assert_eq(waitq_wait(&many_done, 10000), 0);
+	cr_assert_eq(n_timeout, 256);
+	cr_assert_eq(n_busy, MANY - 256);
+	/* Nothing of them is left that could be in the way. */
+	cr_assert_eq(qmp_call(c->qmp, "query-status", NULL, NULL, 0, 5000, NULL, NULL), 0);
+}
+
+Test(qmp, commands_that_are_never_answered_are_bounded)
+{
+	static const struct step steps[] = { { NULL, GREETING },
+		                             { "capabilities", OK },
+		                             { "query-status", OK } };
+	struct client c = { .fresh = true, .body = body_many };
+
+	run(&c, steps, ARRAY_SIZE(steps));
+}
+
+static void body_deaf(struct client *c)
+{
+	cleanup_json json_t *args = json_object();
+	char *big = calloc(1, (64 << 10) + 1);
+
+	memset(big, 'x', 64 << 10);
+	json_object_set_new(args, "x", json_string(big));
+	free(big);
+	for (int i = 0; i < 200; i++)
+		cr_assert_eq(qmp_call(c->qmp, "stop", args, NULL, 0, 5, NULL, NULL), -ETIMEDOUT);
+	cr_assert_str_empty(c->closed);
+}
+
+/* 13 MB of commands that the peer does not take: only what was begun is kept. */
+Test(qmp, a_peer_that_reads_nothing)
+{
+	static const struct step steps[] = { { NULL, GREETING }, { "capabilities", OK } };
+	struct client c = { .fresh = true, .body = body_deaf, .fake.deaf = true };
+
+	run(&c, steps, ARRAY_SIZE(steps));
+}
+
+static unsigned count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static void body_fds(struct client *c)
+{
+	while (!c->n_events)
+		cr_assert_eq(waitq_wait(&c->changed, 10000), 0);
+}
+
+Test(qmp, descriptors_from_the_peer_are_not_kept)
+{
+	static const struct step steps[] = { { NULL, GREETING }, { "capabilities", OK } };
+	static char event[] = "{\"event\":\"E\"}\n";
+	struct client c = { .fresh = true, .body = body_fds };
+	unsigned before = count_fds();
+
+	c.fake.n_fds = 200;
+	c.fake.blob = event;
+	c.fake.blob_len = strlen(event);
+	c.fake.hold = true;
+	run(&c, steps, ARRAY_SIZE(steps));
+	cr_assert_leq(count_fds(), before + 2);
+}
+
+Test(qmp, a_line_of_100_mib_is_not_kept)
+{
+	static const struct step steps[] = { { NULL, GREETING }, { "capabilities", OK } };
+	char *blob = malloc(100u << 20);
+
+	memset(blob, 'x', 100u << 20);
+	memcpy(blob, "{\"return\":\"", 11);
+	expect_closed(steps, ARRAY_SIZE(steps), blob, 100u << 20, "more than 4 MiB");
+	free(blob);
 }
 
 static void body_no_greeting(struct client *c)
