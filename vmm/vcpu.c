@@ -163,6 +163,17 @@ static void run_failed(struct vcpu *v, int e)
 	vcpu_fail(v, reason);
 }
 
+/* One that must not be entered again before a reset waits until all stand still. */
+static void rest(struct vcpu *v)
+{
+	struct vcpus *a = v->all;
+
+	pthread_mutex_lock(&a->lock);
+	while (atomic_load(&a->want) == VCPUS_RUN)
+		pthread_cond_wait(&a->changed, &a->lock);
+	pthread_mutex_unlock(&a->lock);
+}
+
 static void *run_vcpu(void *arg)
 {
 	struct vcpu *v = arg;
@@ -181,7 +192,9 @@ static void *run_vcpu(void *arg)
 			if (atomic_load(&a->want) != VCPUS_RUN)
 				break;
 			v->in_completion = false;
-			if (ioctl(v->fd, KVM_RUN, 0) < 0)
+			if (v->broken)
+				rest(v);
+			else if (ioctl(v->fd, KVM_RUN, 0) < 0)
 				run_failed(v, errno);
 			else
 				(void)vcpu_handle_exit(v);
@@ -300,6 +313,7 @@ void vcpus_ask_park(struct vcpus *a)
 	pthread_mutex_lock(&a->lock);
 	if (atomic_load(&a->want) == VCPUS_RUN)
 		atomic_store(&a->want, VCPUS_PARK);
+	pthread_cond_broadcast(&a->changed);
 	pthread_mutex_unlock(&a->lock);
 	if (!a->started)
 		return;
