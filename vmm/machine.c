@@ -263,18 +263,30 @@ static void reset_by_guest(struct machine *m)
 		control_warn(m->control, &err);
 }
 
+/* What the guest did before it was stopped comes before what follows: its processor is behind the
+ * instruction already, so a reset or a failure would be lost. */
+static void finish_what_it_began(struct machine *m)
+{
+	m->status = MACHINE_PAUSED;
+	machine_handle_events(m);
+	if (m->reset_due_us)
+		reset_by_guest(m);
+}
+
 void machine_stop(struct machine *m, enum machine_status reason)
 {
-	if (m->reset_due_us && (reason == MACHINE_PAUSED || reason == MACHINE_FINISH_MIGRATE))
-		reset_by_guest(m);
-	m->reset_due_us = 0;
 	if (m->status == MACHINE_RUNNING) {
 		vcpus_park(&m->vcpus);
 		machine_pause_devices(m);
 		control_event(m->control, "STOP", NULL);
-	} else if (m->status == MACHINE_INMIGRATE || m->status == MACHINE_SHUTDOWN) {
-		return;
+		if (reason == MACHINE_PAUSED || reason == MACHINE_FINISH_MIGRATE)
+			finish_what_it_began(m);
+		if (m->status == MACHINE_PANICKED && reason == MACHINE_PAUSED)
+			return; /* that is why it stands still */
 	}
+	m->reset_due_us = 0;
+	if (m->status == MACHINE_INMIGRATE || m->status == MACHINE_SHUTDOWN)
+		return;
 	if (m->status != MACHINE_INTERNAL_ERROR || reason == MACHINE_SHUTDOWN)
 		m->status = reason;
 }

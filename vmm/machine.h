@@ -96,8 +96,9 @@ int machine_boot(struct machine *m, struct vmd_error *err);
 
 /* Runs on; -EPERM (wrong_state) when the state does not allow it. */
 int machine_cont(struct machine *m, struct vmd_error *err);
-/* Stands still, for the reason that becomes its status. Nothing when it does already. A reset that
- * waits is made first: no state is seen or saved in which the guest is still to begin anew. */
+/* Stands still, for the reason that becomes its status. Nothing when it does already. What the
+ * guest did before (a reset, the power off, a failure) is dealt with first, also a reset that
+ * waits: the status may be another one afterwards. */
 void machine_stop(struct machine *m, enum machine_status reason);
 /*
  * Before a stop or reset that somebody waits for: processors are parked, and disks come to rest.

@@ -173,6 +173,8 @@ int snapshot_save(struct snapshot *s, struct machine *m, int fd, struct vmd_erro
 	machine_stop(m, MACHINE_FINISH_MIGRATE);
 	if (m->status == MACHINE_INTERNAL_ERROR)
 		return error_set(err, ERROR_WRONG_STATE, "a processor of the guest has failed");
+	if (m->status != MACHINE_FINISH_MIGRATE)
+		return error_set(err, ERROR_WRONG_STATE, "the guest has ended");
 	r = check_disks(m, err);
 	if (r < 0)
 		return r;

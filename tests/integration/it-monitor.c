@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -448,6 +449,60 @@ Test(monitor, a_reset_that_waits_is_made_by_a_pause)
 	cr_expect_eq(stat_of("resets"), 21, "held back again");
 	json_decref(monitor_ask(&m, "{\"execute\":\"system_reset\"}"));
 	cr_expect_eq(stat_of("resets"), 22, "whoever has the button is not held back");
+	monitor_end(&m);
+}
+
+/*
+ * The guest runs on for as long as the monitor needs for some commands that came together; while
+ * these are run, nobody looks at what the guest does. Then it is saved.
+ */
+static void run_a_moment_and_save(int fd)
+{
+	static const char getfd[] = "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"s\"}}";
+	enum {
+		COMMANDS = 150
+	};
+	char text[4096] = "{\"execute\":\"cont\"}";
+
+	cr_assert_eq(fd_send(m.qmp.fd, getfd, strlen(getfd), (int[]){ fd }, 1),
+	             (ssize_t)strlen(getfd));
+	json_decref(monitor_reply(&m));
+	for (int i = 0; i < COMMANDS; i++)
+		strcat(text, "{\"execute\":\"query-kvm\"}");
+	strcat(text, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"fd:s\"}}");
+	monitor_send(&m, text);
+	for (int i = 0; i < COMMANDS + 2; i++)
+		json_decref(monitor_reply(&m));
+	for (;;) {
+		cleanup_json json_t *reply = monitor_ask(&m, "{\"execute\":\"query-migrate\"}");
+		const char *s = jsonx_str(json_object_get(reply, "return"), "status", "none");
+
+		if (strcmp(s, "active") == 0)
+			continue;
+		cr_assert_str_eq(s, "completed");
+		return;
+	}
+}
+
+/* A guest is saved again and again while it resets itself by a port: whenever that is, the reset is
+ * not lost. */
+Test(monitor, no_reset_is_lost_in_a_snapshot)
+{
+	cleanup_close int file = memfd_create("state", MFD_CLOEXEC);
+	uint64_t end = now_monotonic_us() + 100000000u;
+
+	monitor_begin(&m, "bare.elf", "test=resets count=20 way=i8042 end=halt",
+	              "{\"reset_interval_ms\":0}");
+	/* So slow that events are looked at before it is saved. */
+	json_decref(monitor_ask(&m, "{\"execute\":\"migrate-set-parameters\",\"arguments\":"
+	                            "{\"max-bandwidth\":20000000}}"));
+	while (stat_of("resets") < 20) {
+		cr_assert_lt(now_monotonic_us(), end, "%s", "a reset is lost");
+		cr_assert_eq(ftruncate(file, 0), 0);
+		run_a_moment_and_save(file);
+	}
+	json_decref(monitor_ask(&m, "{\"execute\":\"cont\"}"));
+	monitor_expect_console(&m, "guest: resets ok", 20000);
 	monitor_end(&m);
 }
 
