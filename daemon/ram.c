@@ -153,6 +153,8 @@ static void cancel_migration(struct guest *g)
 static int follow_migration(struct guest *g, struct job *job, const char *stage,
                             struct vmd_error *err)
 {
+	/* Told in any case: it may be over at the first look. */
+	job_progress(job, stage, 0, 0, 0);
 	for (uint64_t pause_ms = 2;; pause_ms = MIN_OF(pause_ms * 2, (uint64_t)100)) {
 		cleanup_json json_t *info = NULL;
 		const json_t *ram;
