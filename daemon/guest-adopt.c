@@ -247,6 +247,46 @@ static void adopt(struct guest *g)
 		log_debug("Guest '%s': its end is not settled yet", g->name);
 }
 
+static void ignore_exit(void *userdata UNUSED, const struct shim_exit *exit UNUSED)
+{
+}
+
+static void ignore_ready(void *userdata UNUSED, enum shim_ready_level level UNUSED,
+                         uint64_t time_us UNUSED, uint64_t since_start_us UNUSED)
+{
+}
+
+/*
+ * The last daemon may have died when the end of the guest was durable and its shim, which waits for
+ * that, not yet released. Nothing else would ever do it, and the guest could not be started again.
+ */
+static void release_left_shim(struct guest *g)
+{
+	static const struct shim_ops nothing = { .on_exit = ignore_exit,
+		                                 .on_ready = ignore_ready,
+		                                 .on_helper_exit = ignore_exit,
+		                                 .on_lost = ignore_exit };
+	enum {
+		LEFT_MS = 1000
+	};
+	cleanup_with(shim_free) struct shim *shim = NULL;
+	struct vmd_error err = VMD_ERROR_INIT;
+	char dir[512], path[544];
+
+	guest_runtime_dir(g, dir, sizeof(dir));
+	snprintf(path, sizeof(path), "%s/shim.sock", dir);
+	if (access(path, F_OK) < 0 ||
+	    shim_attach(dir, g->uuid, LEFT_MS, &nothing, NULL, &shim, &err) < 0)
+		return;
+	if (!shim_exited(shim))
+		log_warning("Guest '%s' is %s, yet a process of it runs", g->name,
+		            guest_state_name(g->state));
+	else if (shim_release(shim, &err) < 0)
+		log_warning("Guest '%s': its shim does not go: %s", g->name, err.message);
+	else
+		shim_forget(dir);
+}
+
 void guest_adopt(struct guest *g)
 {
 	if (fiber_mutex_lock(&g->lock) < 0)
@@ -256,6 +296,7 @@ void guest_adopt(struct guest *g)
 	} else {
 		guest_run_free(g->run);
 		g->run = NULL;
+		release_left_shim(g);
 		if (g->restart_pending)
 			guest_go_on_restarting(g);
 	}
