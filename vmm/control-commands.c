@@ -296,6 +296,14 @@ static int stats(struct control *c, const json_t *args UNUSED, json_t **ret,
 	return 0;
 }
 
+static int query_memory(struct control *c, const json_t *args UNUSED, json_t **ret,
+                        struct vmd_error *err UNUSED)
+{
+	*ret = json_pack("{s:I, s:i}", "base-memory", (json_int_t)c->machine->config->memory_bytes,
+	                 "plugged-memory", 0);
+	return 0;
+}
+
 static int query_commands(struct control *c, const json_t *args, json_t **ret,
                           struct vmd_error *err);
 
@@ -314,6 +322,7 @@ static const struct command commands[] = {
 	{ "query-commands", query_commands, { { 0 } } },
 	{ "query-cpus-fast", query_cpus_fast, { { 0 } } },
 	{ "query-kvm", query_kvm, { { 0 } } },
+	{ "query-memory-size-summary", query_memory, { { 0 } } },
 	{ "query-migrate", query_migrate, { { 0 } } },
 	{ "query-name", query_name, { { 0 } } },
 	{ "query-status", query_status, { { 0 } } },
