@@ -34,9 +34,7 @@ static int check_cpus(const struct host_facts *host, const json_t *definition,
 	if (strcmp(model, "host") == 0 || strcmp(model, "max") == 0)
 		return 0;
 	if (!level || level > 4 || model[9])
-		return engine_refuse(err, field,
-		                     "engine 'kvm' has the CPU models host, max and x86-64-v1 to "
-		                     "v4, not '%s'",
+		return engine_refuse(err, field, "there is no CPU level '%s' (x86-64-v1 to v4)",
 		                     model);
 	if (level > host->cpu_level)
 		return engine_refuse(err, field,
@@ -51,10 +49,12 @@ static int check_memory(const struct host_facts *host, const json_t *definition,
 	uint64_t bytes = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
 	char have[32];
 
-	if (bytes < LEAST_MIB * (uint64_t)MIB || bytes % MIB)
+	if (bytes < MIB || bytes % MIB)
+		return error_set_field(err, "definition.memory",
+		                       "memory has to be a whole number of MiB, at least 1M");
+	if (bytes < LEAST_MIB * (uint64_t)MIB)
 		return engine_refuse(err, "definition.memory",
-		                     "engine 'kvm' takes a whole number of MiB, at least %dM",
-		                     LEAST_MIB);
+		                     "a guest of engine 'kvm' has at least %dM", LEAST_MIB);
 	if (bytes > host->memory_bytes)
 		return engine_refuse(err, "definition.memory", "this host has %s of memory",
 		                     format_size(have, sizeof(have), host->memory_bytes));
