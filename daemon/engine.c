@@ -94,6 +94,7 @@ static bool wants(const json_t *d, const char *arch, enum engine_cap cap)
 {
 	const json_t *display = json_object_get(d, "display");
 	const char *screen = jsonx_str(display, "type", json_string_value(display));
+	const char *model = jsonx_str(json_object_get(d, "cpus"), "model", "host");
 	const json_t *tpm = json_object_get(d, "tpm");
 
 	switch (cap) {
@@ -103,9 +104,11 @@ static bool wants(const json_t *d, const char *arch, enum engine_cap cap)
 		return strcmp(arch, "aarch64") == 0;
 	case CAP_MACHINE_TYPE:
 		return json_object_get(d, "machine") != NULL;
-	case CAP_CPU_MODEL:
-		return has_path(d, "cpus", "model") &&
-		       strcmp(jsonx_str(json_object_get(d, "cpus"), "model", ""), "host") != 0;
+	case CAP_CPU_LEVELS:
+		return strncmp(model, "x86-64-v", 8) == 0;
+	case CAP_CPU_NAMES:
+		return strncmp(model, "x86-64-v", 8) != 0 && strcmp(model, "host") != 0 &&
+		       strcmp(model, "max") != 0;
 	case CAP_KERNEL:
 		return has_path(d, "boot", "kernel");
 	case CAP_BIOS:
@@ -122,6 +125,8 @@ static bool wants(const json_t *d, const char *arch, enum engine_cap cap)
 		return in_list(d, "disks", "bandwidth", NULL) || in_list(d, "disks", "iops", NULL);
 	case CAP_NIC_MODELS:
 		return in_list(d, "nics", "model", "virtio");
+	case CAP_OWN_USER_NETWORK:
+		return false; /* matters only where the host has no passt: the engine's check */
 	case CAP_VIRTIO_CONSOLE:
 		return strcmp(jsonx_str(json_object_get(d, "console"), "device", ""), "virtio") ==
 		       0;

@@ -231,6 +231,23 @@ Test(host, prober_tells_of_missing_permission)
 	cr_assert(strstr(jsonx_str(report, "hint", ""), "group 'kvm'"));
 }
 
+/* Each engine tells what it can do; what one of them lacks, the other may have. */
+static void expect_capabilities(const json_t *engines)
+{
+	const json_t *engine, *name;
+	size_t i, k, uefi = 0, kernel = 0;
+
+	cr_assert_eq(json_array_size(engines), 2);
+	json_array_foreach(engines, i, engine) {
+		json_array_foreach(json_object_get(engine, "capabilities"), k, name) {
+			kernel += strcmp(json_string_value(name), "kernel") == 0;
+			uefi += strcmp(json_string_value(name), "uefi") == 0;
+		}
+	}
+	cr_assert_eq(kernel, 2);
+	cr_assert_eq(uefi, 1);
+}
+
 static void body_info(struct trial *t)
 {
 	struct vmd_error err = VMD_ERROR_INIT;
@@ -240,6 +257,7 @@ static void body_info(struct trial *t)
 	cr_assert_eq(host_describe(&t->vmd, &info, &err), 0, "%s", err.message);
 	cr_assert_str_eq(jsonx_str(info, "arch", ""), t->vmd.host.arch);
 	cr_assert_gt(jsonx_int(json_object_get(info, "memory"), "available_bytes", 0), 1 << 20);
+	expect_capabilities(json_object_get(info, "engines"));
 	qemu = json_array_get(json_object_get(info, "qemu"), 0);
 	if (!qemu)
 		cr_skip_test("no QEMU is installed");
