@@ -207,9 +207,9 @@ Test(faults, a_guest_runs_once_even_with_two_daemons)
 	snprintf(second.runtime_dir, sizeof(second.runtime_dir), "%.60s/run2", s.root);
 	snprintf(second.socket, sizeof(second.socket), "%.60s/run2/vmd.sock", s.root);
 	scene_start(&second);
-	params = json_pack("{s:{s:s, s:s, s:[{s:s, s:s}]}}", "definition", "name", "a", "uuid",
-	                   uuid, "disks", "path", disk, "format", "raw");
-	json_decref(call_raw(&second.client, "vm.create", params, NULL, 0));
+	params = json_pack("{s:s, s:s, s:o, s:[{s:s, s:s}]}", "name", "a", "uuid", uuid, "boot",
+	                   engine_bare_boot(), "disks", "path", disk, "format", "raw");
+	call_ok(&second.client, "vm.create", "{s:o}", "definition", engine_define(params));
 	call_refused(&second.client, "busy", "vm.start", "{s:s}", "vm", "a");
 	scene_stop(&second);
 	json_decref(info);
@@ -248,7 +248,7 @@ Test(faults, qemu_that_is_missing_is_told)
 	json_decref(reply);
 }
 
-/* QEMU's stand-in: speaks garbage where QMP is due, then ends. */
+/* A stand-in of either engine: speaks garbage where QMP is due, then ends. */
 Test(faults, an_engine_that_answers_garbage_fails_its_start_only)
 {
 	static const char script[] = "#!/bin/sh\n"
@@ -267,15 +267,36 @@ Test(faults, an_engine_that_answers_garbage_fails_its_start_only)
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
 	cr_assert_eq(fd_write_all(fd, script, sizeof(script) - 1), 0);
 	close(fd);
-	snprintf(path, sizeof(path), "%s:%s", dir, getenv("PATH"));
-	s.program_path = path;
+	if (engine_is("kvm")) {
+		s.vmm = path;
+	} else {
+		snprintf(path, sizeof(path), "%s:%s", dir, getenv("PATH"));
+		s.program_path = path;
+	}
 	scene_config(&s, "[guest]\nqmp_timeout = 2s\n");
 	scene_start(&s);
 	guest_create_bare(&s, "a", NULL);
 	call_refused(&s.client, "engine_failed", "vm.start", "{s:s}", "vm", "a");
 	guest_expect_state(&s, "bystander", "running");
 	scene_wait_processes(&s, 2, 10000);
-	s.program_path = NULL;
+	s.program_path = s.vmm = NULL;
+}
+
+/* A guest with megabytes that are not zero: firmware is such, a bare guest if told. */
+static void start_with_memory_in_use(const char *name)
+{
+	json_t *boot = engine_bare_boot();
+	int console;
+
+	if (engine_is("kvm"))
+		json_object_set_new(boot, "cmdline", json_string("test=dirty mib=4 rate=1"));
+	guest_create_bare(&s, name, json_pack("{s:o}", "boot", boot));
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", name);
+	if (!engine_is("kvm"))
+		return;
+	console = console_open(&s, name, true);
+	console_expect(console, "dirty: ready", 20000);
+	close(console);
 }
 
 /* Room for definitions, but not for the memory of a guest. */
@@ -289,7 +310,7 @@ Test(faults, a_snapshot_without_room_leaves_the_guest_and_nothing_else)
 		cr_skip_test("a tmpfs cannot be mounted here (no privileges)");
 	scene_config(&s, "[events]\nring = 64K\n");
 	scene_start(&s);
-	start_bare("a");
+	start_with_memory_in_use("a");
 	call_refused(&s.client, "no_space", "snapshot.create", "{s:s, s:s}", "vm", "a", "snapshot",
 	             "one");
 	guest_expect_state(&s, "a", "running");

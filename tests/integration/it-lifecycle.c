@@ -15,22 +15,9 @@
 #include "common/cleanup.h"
 #include "common/fdio.h"
 #include "common/timeutil.h"
-#include "tests/lib/scene.h"
+#include "tests/integration/qemu-fixture.h"
 
-static struct scene s;
-
-static void setup(void)
-{
-	scene_setup(&s);
-	call_ok(&s.client, "events.subscribe", NULL);
-}
-
-static void teardown(void)
-{
-	scene_teardown(&s);
-}
-
-TestSuite(lifecycle, .timeout = 400, .init = setup, .fini = teardown);
+TestSuite(lifecycle, .timeout = 400, .init = qemu_setup, .fini = qemu_teardown);
 
 static void expect_state_event(const char *vm, const char *state)
 {
@@ -50,7 +37,7 @@ static void live(const char *arch)
 	expect_state_event("web", "running");
 	info = call(&s.client, "vm.get", "{s:s}", "vm", "web");
 	cr_assert_str_eq(member_str(info, "state"), "running");
-	cr_assert_str_eq(member_str(info, "engine.name"), "qemu");
+	cr_assert_str_eq(member_str(info, "engine.name"), engine_name());
 	cr_assert(member_str(info, "engine.reason")[0]);
 	cr_assert_gt(member_int(info, "pid"), 1);
 	/* Readiness came in its order, with times. */
@@ -88,7 +75,83 @@ Test(lifecycle, x86_64)
 
 Test(lifecycle, aarch64)
 {
-	live("aarch64");
+	if (engine_can("aarch64", "definition.arch", "{'arch': 'aarch64'}"))
+		live("aarch64");
+}
+
+/* The names of all members with the first letter of their type, in order, as one line. */
+static void add_shape(const json_t *value, char *out, size_t len)
+{
+	static const char types[] = "oasiibbn"; /* enum json_type; a number is one */
+	size_t used = strlen(out);
+	const char *key;
+	json_t *sub;
+
+	snprintf(out + used, len - used, "%c", types[json_typeof(value)]);
+	if (json_is_array(value) && json_array_size(value) > 0)
+		add_shape(json_array_get(value, 0), out, len);
+	if (!json_is_object(value))
+		return;
+	json_object_foreach((json_t *)(uintptr_t)value, key, sub) {
+		used = strlen(out);
+		snprintf(out + used, len - used, " %s:", key);
+		add_shape(sub, out, len);
+	}
+	used = strlen(out);
+	snprintf(out + used, len - used, ";");
+}
+
+/* What not every engine can know: counts of KVM, and of networks that are QEMU's own. */
+static void drop_optional(json_t *stats)
+{
+	static const char *const names[] = { "exits",    "halted_us",  "rx_bytes",
+		                             "tx_bytes", "rx_packets", "tx_packets" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		json_object_del(member(stats, "cpus.0"), names[i]);
+		json_object_del(member(stats, "nics.0"), names[i]);
+	}
+}
+
+static void expect_shape(const char *method, const char *expected)
+{
+	json_t *reply = call(&s.client, method, "{s:s}", "vm", "a"), *sorted;
+	cleanup_free char *text = json_dumps(reply, JSON_SORT_KEYS);
+	char shape[4096] = "";
+
+	sorted = json_loads(text, 0, NULL);
+	json_object_del(sorted, "definition"); /* what the caller said */
+	drop_optional(sorted);
+	add_shape(sorted, shape, sizeof(shape));
+	cr_expect_str_eq(shape, expected, "%s is of shape\n%s", method, shape);
+	json_decref(sorted);
+	json_decref(reply);
+}
+
+/* Who reads what is told of a guest need not ask for the engine. */
+Test(lifecycle, what_is_told_has_one_shape)
+{
+	guest_create_bare(&s, "a",
+	                  json_pack("{s:[{s:s, s:s}], s:[{s:s}]}", "disks", "path",
+	                            scene_disk(&s, "disk.img", 1 << 20), "format", "raw", "nics",
+	                            "network", "none"));
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	expect_shape("vm.stats",
+	             "o cpus:ao index:i thread_id:i time_us:i; disks:ao errors:i flush_ops:i "
+	             "index:i latency_us:o flush:ai read:ai write:ai; read_bytes:i read_ops:i "
+	             "read_time_us:i write_bytes:i write_ops:i write_time_us:i; memory:o "
+	             "actual_bytes:i configured_bytes:i; nics:ao index:i mac:s; process:o "
+	             "cpu_us:i pid:i rss_bytes:i; time_us:i uptime_us:i;");
+	expect_shape("vm.get",
+	             "o cause:s created_us:i engine:o accel:s name:s reason:s; exit:n generation:i "
+	             "job:n name:s owner:i pending:a pid:i ready:o; restarts:i since_us:i "
+	             "started_us:i state:s uuid:s;");
+	call_ok(&s.client, "vm.kill", "{s:s}", "vm", "a");
+	expect_shape("vm.get",
+	             "o cause:s created_us:i engine:o accel:s name:s reason:s; exit:o code:i "
+	             "core:b exited:b known:b signal:i stderr:s time_us:i; generation:i job:n "
+	             "name:s owner:i pending:a pid:n ready:o; restarts:i since_us:i "
+	             "started_us:n state:s uuid:s;");
 }
 
 Test(lifecycle, pause_stops_time_in_the_guest)
@@ -293,6 +356,7 @@ Test(lifecycle, user_network_forwards_a_port)
 	                     "until grep -q ':0050 .* 0A ' /proc/net/tcp*; do :; done");
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	cr_assert_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_assert_eq(write(fd, "\n", 1), 1);
 	cr_assert_gt(fd_read_all(fd, text, sizeof(text) - 1), 0);
 	cr_assert_str_eq(text, "hello-from-the-guest\n");
 	close(fd);

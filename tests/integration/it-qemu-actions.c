@@ -110,10 +110,19 @@ static int fire_watchdog(const char *actions)
 	return console;
 }
 
+static bool have_watchdog(void)
+{
+	return engine_can("watchdog", "definition.watchdog",
+	                  "{'watchdog': true, 'actions': {'on_watchdog': 'pause'}}");
+}
+
 Test(qemu_actions, a_watchdog_restarts)
 {
-	int console = fire_watchdog("{}");
+	int console;
 
+	if (!have_watchdog())
+		return;
+	console = fire_watchdog("{}");
 	console_expect(console, "vmd-guest: init", LONG_MS);
 	guest_expect_state(&s, "a", "running");
 	close(console);
@@ -121,20 +130,27 @@ Test(qemu_actions, a_watchdog_restarts)
 
 Test(qemu_actions, a_watchdog_can_stop)
 {
+	if (!have_watchdog())
+		return;
 	close(fire_watchdog("{'on_watchdog': 'stop'}"));
 	expect_cause("failed", "watchdog");
 }
 
 Test(qemu_actions, a_watchdog_can_pause)
 {
+	if (!have_watchdog())
+		return;
 	close(fire_watchdog("{'on_watchdog': 'pause'}"));
 	expect_cause("paused", "watchdog");
 }
 
 Test(qemu_actions, a_watchdog_can_be_told_only)
 {
-	int console = fire_watchdog("{'on_watchdog': 'none'}");
+	int console;
 
+	if (!have_watchdog())
+		return;
+	console = fire_watchdog("{'on_watchdog': 'none'}");
 	expect_output(console, "echo goes-on", "goes-on");
 	guest_expect_state(&s, "a", "running");
 	close(console);
@@ -143,5 +159,5 @@ Test(qemu_actions, a_watchdog_can_be_told_only)
 Test(qemu_actions, an_action_without_its_device_is_refused)
 {
 	expect_refused("invalid", "definition.actions.on_watchdog", "no watchdog",
-	               "{'boot': {'firmware': 'bios'}, 'actions': {'on_watchdog': 'pause'}}");
+	               "{'actions': {'on_watchdog': 'pause'}}");
 }

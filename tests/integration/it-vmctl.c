@@ -43,20 +43,23 @@ TestSuite(it_vmctl, .timeout = 400, .init = setup, .fini = teardown);
 
 static void create(const char *name)
 {
-	EXPECT(0, "created", "create", name, "--kernel", kit_kernel("x86_64"), "--initrd",
-	       kit_initrd("x86_64"), "--cmdline", "console=ttyS0", "--memory", "256M", "--nic",
-	       "user", "--label", "tier=test");
+	EXPECT(0, "created", "create", name, "--engine", engine_name(), "--kernel",
+	       kit_kernel("x86_64"), "--initrd", kit_initrd("x86_64"), "--cmdline", "console=ttyS0",
+	       "--memory", "256M", "--nic", "user", "--label", "tier=test");
 }
 
 Test(it_vmctl, a_guest_from_create_to_delete)
 {
+	char engine[32];
+
 	create("web");
 	EXPECT(0, "web: would be started", "start", "web", "--dry-run");
 	EXPECT(0, "web: started", "start", "web");
 	EXPECT(0, "web: login", "wait", "web", "--for", "login", "--timeout", "150s");
 	EXPECT(0, "running", "list");
 	EXPECT(0, "web\n", "ls", "-q", "--label", "tier=test", "--state", "running");
-	EXPECT(0, "Engine: qemu", "status", "web");
+	snprintf(engine, sizeof(engine), "Engine: %s", engine_name());
+	EXPECT(0, engine, "status", "web");
 	EXPECT(0, "login: root", "logs", "web", "--tail", "9");
 	EXPECT(0, "Resident", "stats", "web");
 	EXPECT(0, "\"running\":true", "qmp", "web", "query-status");
@@ -151,8 +154,8 @@ Test(it_vmctl, run_rm_interrupted_leaves_nothing)
 
 	/* A different moment each time: of the create, the start, the console. */
 	for (int i = 0; i < 12; i++) {
-		pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--kernel", kit_kernel("x86_64"),
-		                   "--memory", "256M", NULL);
+		pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--engine", engine_name(),
+		                   "--kernel", kit_kernel("x86_64"), "--memory", "256M", NULL);
 		if (i > 7)
 			while (!scene_find_process(&s, "vmd-shim"))
 				usleep(1000);
@@ -170,9 +173,9 @@ Test(it_vmctl, run_and_leave_the_console)
 	pid_t pid;
 	int tty;
 
-	pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--kernel", kit_kernel("x86_64"),
-	                   "--initrd", kit_initrd("x86_64"), "--cmdline", "console=ttyS0",
-	                   "--memory", "256M", NULL);
+	pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--engine", engine_name(), "--kernel",
+	                   kit_kernel("x86_64"), "--initrd", kit_initrd("x86_64"), "--cmdline",
+	                   "console=ttyS0", "--memory", "256M", NULL);
 	tty_expect(tty, "login: root", buf, sizeof(buf));
 	cr_assert_eq(write(tty, "echo sum-$((40+2))\r", 19), 19);
 	tty_expect(tty, "sum-42", buf, sizeof(buf));
@@ -247,7 +250,7 @@ Test(it_vmctl, session_daemon_on_demand)
 		cr_skip_test("needs root to become another user");
 	snprintf(
 		command, sizeof(command),
-		"cd %s && chmod 711 . && mkdir -p user/run && cp $OLDPWD/vmctl $OLDPWD/vmd user && "
+		"build=%s; cd %s && chmod 711 . && mkdir -p user/run && cp $build/vmctl $build/vmd user && "
 		"chmod 755 user/vmctl user/vmd && chmod 700 user/run && chown -R 65534 user && "
 		"cd user && env -u VMD_SOCKET VMD_TEST_ROOT=%s HOME=$PWD XDG_RUNTIME_DIR=$PWD/run "
 		"XDG_STATE_HOME=$PWD/state XDG_CONFIG_HOME=$PWD/config setpriv --reuid 65534 "
@@ -257,7 +260,7 @@ Test(it_vmctl, session_daemon_on_demand)
 		"./vmctl -o json daemon info | grep -q \"\\\"mode\\\":\\\"session\\\"\" || exit 2; "
 		"test $(grep -c Ready state/vmd/vmd.log) = 1 || exit 3; "
 		"kill $(./vmctl call daemon.info --fields pid | tr -dc 0-9)'",
-		s.root, s.root);
+		test_build(""), s.root, s.root);
 	cr_assert_eq(WEXITSTATUS(system(command)), 0);
 	scene_wait_processes(&s, 0, 20000);
 }

@@ -51,19 +51,20 @@ json_t *js(const char *format, ...)
 
 void create_guest(json_t *definition)
 {
-	call_ok(&s.client, "vm.create", "{s:o}", "definition", definition);
+	call_ok(&s.client, "vm.create", "{s:o}", "definition", engine_define(definition));
 }
 
-void expect_refused(const char *kind, const char *field, const char *text, const char *format, ...)
+/* The definition (stolen) is refused; what is how a message calls it. */
+static void refused(const char *kind, const char *field, const char *text, const char *what,
+                    json_t *definition)
 {
 	struct refusal r;
-	json_t *definition, *reply;
-	va_list args;
+	json_t *reply;
 
-	va_start(args, format);
-	definition = js_list(format, args);
-	va_end(args);
 	json_object_set_new(definition, "name", json_string("refused"));
+	if (!json_object_get(definition, "boot") && !json_object_get(definition, "arch"))
+		json_object_set_new(definition, "boot", engine_bare_boot());
+	engine_define(definition);
 	reply = call_raw(&s.client, "vm.create", json_pack("{s:o}", "definition", definition), NULL,
 	                 0);
 	if (json_object_get(reply, "result")) {
@@ -71,13 +72,56 @@ void expect_refused(const char *kind, const char *field, const char *text, const
 		reply = call_raw(&s.client, "vm.start", json_pack("{s:s}", "vm", "refused"), NULL,
 		                 0);
 	}
-	cr_assert(json_object_get(reply, "error"), "'%s' of %s is accepted", field, format);
+	cr_assert(json_object_get(reply, "error"), "'%s' of %s is accepted", field, what);
 	r = refusal_of(reply);
-	cr_expect_str_eq(r.kind, kind, "%s: %s", format, r.message);
-	cr_expect_str_eq(r.field, field, "%s: %s", format, r.message);
-	cr_expect(strstr(r.message, text), "%s: '%s' does not tell '%s'", format, r.message, text);
+	cr_expect_str_eq(r.kind, kind, "%s: %s", what, r.message);
+	cr_expect_str_eq(r.field, field, "%s: %s", what, r.message);
+	cr_expect(strstr(r.message, text), "%s: '%s' does not tell '%s'", what, r.message, text);
 	json_decref(reply);
 	json_decref(call_raw(&s.client, "vm.delete", json_pack("{s:s}", "vm", "refused"), NULL, 0));
+}
+
+void expect_refused(const char *kind, const char *field, const char *text, const char *format, ...)
+{
+	json_t *definition;
+	va_list args;
+
+	va_start(args, format);
+	definition = js_list(format, args);
+	va_end(args);
+	refused(kind, field, text, format, definition);
+}
+
+bool engine_can(const char *capability, const char *field, const char *format, ...)
+{
+	json_t *definition;
+	va_list args;
+	bool can = engine_has(&s.client, capability);
+
+	va_start(args, format);
+	definition = js_list(format, args);
+	va_end(args);
+	if (!can)
+		refused("unsupported", field, engine_name(), format, definition);
+	else
+		json_decref(definition);
+	return can;
+}
+
+bool engine_is_qemu(void)
+{
+	struct refusal r;
+
+	if (engine_is("qemu"))
+		return true;
+	guest_create_bare(&s, "other", NULL);
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "other");
+	r = call_refused(&s.client, "engine_failed", "vm.qmp", "{s:s, s:s, s:{s:s}}", "vm", "other",
+	                 "command", "qom-list", "arguments", "path", "/");
+	cr_expect(strstr(r.message, "qom-list"), "%s", r.message);
+	call_ok(&s.client, "vm.kill", "{s:s}", "vm", "other");
+	call_ok(&s.client, "vm.delete", "{s:s}", "vm", "other");
+	return false;
 }
 
 json_t *qmp(const char *command, json_t *arguments)

@@ -17,6 +17,7 @@
 #include "common/fdio.h"
 #include "common/jsonx.h"
 #include "common/timeutil.h"
+#include "tests/lib/engine.h"
 
 bool client_open(struct client *c, const char *socket_path)
 {
@@ -315,7 +316,7 @@ static bool event_fits(const json_t *event, const char *type, const char *vm, co
 json_t *event_wait(struct client *c, const char *type, const char *vm, const char *key,
                    const char *value, int timeout_ms)
 {
-	uint64_t deadline = now_monotonic_us() + (uint64_t)timeout_ms * 1000;
+	uint64_t deadline = now_monotonic_us() + (uint64_t)patient(timeout_ms) * 1000;
 	json_t *message;
 	int got;
 

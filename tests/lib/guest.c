@@ -13,6 +13,7 @@
 #include "common/cleanup.h"
 #include "common/fdio.h"
 #include "common/timeutil.h"
+#include "tests/lib/engine.h"
 #include "tests/lib/scene.h"
 
 static const char *kit_file(const char *arch, const char *name)
@@ -51,7 +52,7 @@ static void create(struct scene *s, json_t *definition, json_t *more)
 		cr_assert_eq(json_object_update(definition, more), 0);
 		json_decref(more);
 	}
-	call_ok(&s->client, "vm.create", "{s:o}", "definition", definition);
+	call_ok(&s->client, "vm.create", "{s:o}", "definition", engine_define(definition));
 }
 
 void guest_create(struct scene *s, const char *name, const char *arch, const char *cmdline,
@@ -71,14 +72,15 @@ void guest_create(struct scene *s, const char *name, const char *arch, const cha
 void guest_create_bare(struct scene *s, const char *name, json_t *more)
 {
 	create(s,
-	       json_pack("{s:s, s:s, s:s, s:{s:s, s:[s]}}", "name", name, "arch", "x86_64",
-	                 "memory", "64M", "boot", "firmware", "bios", "order", "network"),
+	       json_pack("{s:s, s:s, s:s, s:o}", "name", name, "arch", "x86_64", "memory", "64M",
+	                 "boot", engine_bare_boot()),
 	       more);
 }
 
 void guest_boot(struct scene *s, const char *name)
 {
 	call_ok(&s->client, "vm.start", "{s:s}", "vm", name);
+	engine_expect(&s->client, name);
 	call_ok(&s->client, "vm.wait", "{s:s, s:s, s:i}", "vm", name, "for", "login", "timeout_ms",
 	        CALL_TIMEOUT_MS - 5000);
 }
@@ -128,7 +130,7 @@ int console_open(struct scene *s, const char *name, bool replay)
 /* Waits for text and returns where it begins in consoles[fd]. */
 static size_t console_find(int fd, const char *text, int timeout_ms)
 {
-	uint64_t deadline = now_monotonic_us() + (uint64_t)timeout_ms * 1000;
+	uint64_t deadline = now_monotonic_us() + (uint64_t)patient(timeout_ms) * 1000;
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
 	for (;;) {

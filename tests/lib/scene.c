@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <criterion/hooks.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +26,7 @@
 #include "common/fsutil.h"
 #include "common/procutil.h"
 #include "common/timeutil.h"
+#include "tests/lib/engine.h"
 #include "tests/lib/procs.h"
 
 /*
@@ -46,6 +48,31 @@ ReportHook(POST_ALL)(struct criterion_global_stats *stats)
 	stats->tests_failed++;
 }
 
+/*
+ * Copies the consoles of all guests into the directory VMD_TEST_CONSOLES, if there is one, under
+ * the name of the test: what is looked at when it has failed, however it did.
+ */
+static void keep_consoles(struct scene *s)
+{
+	const char *to = getenv("VMD_TEST_CONSOLES");
+	glob_t found = { 0 };
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/guests/*/console.log*", s->state_dir);
+	if (to && glob(path, 0, NULL, &found) == 0) {
+		for (size_t i = 0; i < found.gl_pathc; i++) {
+			cleanup_free char *text = NULL;
+			size_t len;
+
+			snprintf(path, sizeof(path), "%.200s/%.100s-%.100s-%zu-console.log", to,
+			         criterion_current_suite->name, criterion_current_test->name, i);
+			if (fs_read_file(AT_FDCWD, found.gl_pathv[i], 16 << 20, &text, &len) == 0)
+				cr_assert_eq(fs_write_atomic(AT_FDCWD, path, text, len, 0), 0);
+		}
+	}
+	globfree(&found);
+}
+
 /* Waits for the test's end, however it comes, and then removes everything of the scene. */
 static void run_guard(struct scene *s, int pipe_fd)
 {
@@ -56,6 +83,7 @@ static void run_guard(struct scene *s, int pipe_fd)
 	while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR)
 		continue;
 	procs_kill_all(s->root);
+	keep_consoles(s);
 	if (!getenv("VMD_TEST_KEEP"))
 		fs_remove_tree(AT_FDCWD, s->root);
 	_exit(0);
@@ -145,11 +173,20 @@ static int notify_socket(struct scene *s, char *ret_env, size_t len)
 	return fd;
 }
 
+static const char *prober(const struct scene *s)
+{
+	const char *given = getenv("VMD_TEST_PROBE");
+
+	if (s->kvm_probe)
+		return s->kvm_probe;
+	return given ? given : test_build("vmd-kvm-probe");
+}
+
 /* vmd's environment: ours, with what the scene wants instead. Static storage. */
 static char *const *make_environment(struct scene *s, const char *notify_env)
 {
 	static const char *env[512];
-	static char config[128], root[96], path[4200], probe[256];
+	static char config[128], root[96], path[4200], probe[544], shim[544], vmm[544];
 	size_t n = 0;
 
 	snprintf(config, sizeof(config), "XDG_CONFIG_HOME=%s/config", s->root);
@@ -161,11 +198,12 @@ static char *const *make_environment(struct scene *s, const char *notify_env)
 			env[n++] = *e;
 	env[n++] = config;
 	env[n++] = root;
-	env[n++] = "VMD_SHIM=" TEST_BUILD_DIR "/vmd-shim";
-	snprintf(probe, sizeof(probe), "VMD_KVM_PROBE=%s",
-	         s->kvm_probe ? s->kvm_probe : TEST_BUILD_DIR "/vmd-kvm-probe");
+	snprintf(shim, sizeof(shim), "VMD_SHIM=%s", test_build("vmd-shim"));
+	env[n++] = shim;
+	snprintf(probe, sizeof(probe), "VMD_KVM_PROBE=%s", prober(s));
 	env[n++] = probe;
-	env[n++] = "VMD_VMM=" TEST_BUILD_DIR "/vmd-vmm";
+	snprintf(vmm, sizeof(vmm), "VMD_VMM=%s", s->vmm ? s->vmm : test_build("vmd-vmm"));
+	env[n++] = vmm;
 	if (s->program_path)
 		env[n++] = path;
 	if (notify_env)
@@ -176,9 +214,9 @@ static char *const *make_environment(struct scene *s, const char *notify_env)
 
 static void spawn_vmd(struct scene *s, const char *notify_env)
 {
-	const char *argv[] = { TEST_BUILD_DIR "/vmd", "--state-dir", s->state_dir, "--runtime-dir",
-		               s->runtime_dir,        "--socket",    s->socket,    "--config",
-		               s->config_file,        "--session",   NULL };
+	const char *argv[] = { test_build("vmd"), "--state-dir", s->state_dir, "--runtime-dir",
+		               s->runtime_dir,    "--socket",    s->socket,    "--config",
+		               s->config_file,    "--session",   NULL };
 	cleanup_close int log = open(s->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	struct spawn_fd fds[] = { { .source = log, .target = 1 }, { .source = log, .target = 2 } };
 	struct spawn_spec spec = { .path = argv[0],
@@ -214,7 +252,8 @@ static struct proc_status wait_vmd(struct scene *s, int timeout_ms)
 	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
 	struct proc_status status = { 0 };
 
-	cr_assert_eq(poll(&p, 1, timeout_ms), 1, "vmd did not end; its log:\n%s", log_text(s));
+	cr_assert_eq(poll(&p, 1, patient(timeout_ms)), 1, "vmd did not end; its log:\n%s",
+	             log_text(s));
 	cr_assert_eq(proc_reap(s->pidfd, &status), 1);
 	close(s->pidfd);
 	s->pidfd = -1;
@@ -224,7 +263,7 @@ static struct proc_status wait_vmd(struct scene *s, int timeout_ms)
 
 const char *scene_notified(struct scene *s, const char *text, int timeout_ms)
 {
-	uint64_t deadline = now_monotonic_us() + (uint64_t)timeout_ms * 1000;
+	uint64_t deadline = now_monotonic_us() + (uint64_t)patient(timeout_ms) * 1000;
 	static char message[512];
 
 	for (;;) {
@@ -260,6 +299,8 @@ void scene_setup(struct scene *s)
 {
 	scene_init(s);
 	scene_start(s);
+	if (engine_is("kvm"))
+		engine_expect_available(&s->client);
 }
 
 int scene_start_refused(struct scene *s, const char **output)
@@ -308,7 +349,7 @@ size_t scene_count_processes(struct scene *s)
 
 void scene_wait_processes(struct scene *s, size_t count, int timeout_ms)
 {
-	uint64_t deadline = now_monotonic_us() + (uint64_t)timeout_ms * 1000;
+	uint64_t deadline = now_monotonic_us() + (uint64_t)patient(timeout_ms) * 1000;
 	size_t n;
 
 	while ((n = scene_count_processes(s)) != count) {
@@ -369,6 +410,7 @@ void scene_teardown(struct scene *s)
 {
 	if (!s->root[0])
 		return;
+	keep_consoles(s);
 	if (!s->vmd)
 		scene_start(s);
 	delete_all_guests(s);

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "tests/lib/client.h"
+#include "tests/lib/engine.h"
 
 struct scene {
 	char root[64]; /* /tmp/vmd-it-XXXXXX */
@@ -22,6 +23,7 @@ struct scene {
 	bool system;              /* system mode instead of --session */
 	const char *program_path; /* PATH for vmd, NULL: as ours */
 	const char *kvm_probe;    /* program instead of vmd-kvm-probe, or NULL */
+	const char *vmm;          /* program instead of vmd-vmm, or NULL */
 };
 
 /* Makes the directories and the guard; starts no daemon. */
@@ -71,7 +73,7 @@ const char *kit_initrd(const char *arch);
  */
 void guest_create(struct scene *s, const char *name, const char *arch, const char *cmdline,
                   json_t *more);
-/* Defines a guest without a kernel that runs into the firmware; cheap, needs no kit. */
+/* Defines a guest of 64M that boots nothing (engine_bare_boot); cheap, needs no kit. */
 void guest_create_bare(struct scene *s, const char *name, json_t *more);
 /* vm.start and vm.wait for the login prompt. */
 void guest_boot(struct scene *s, const char *name);
