@@ -254,8 +254,8 @@ Test(qemu_net, tap_devices_by_name_and_by_descriptor)
 	definition = js("{'name': 'a', 'arch': 'x86_64', 'memory': '256M', 'nics': "
 	                "[{'network': 'tap', 'ifname': '%s'}, "
 	                "{'network': 'tap', 'ifname': {'fd': 0}}], "
-	                "'boot': {'kernel': '%s', 'initrd': '%s', 'cmdline': 'console=ttyS0'}}",
-	                named, kit_kernel("x86_64"), kit_initrd("x86_64"));
+	                "'boot': {'kernel': '%s', 'initrd': '%s', 'cmdline': 'console=ttyS0 %s'}}",
+	                named, kit_kernel("x86_64"), kit_initrd("x86_64"), kit_words());
 	reply = call_raw(&s.client, "vm.create",
 	                 json_pack("{s:o}", "definition", engine_define(definition)), &by_fd, 1);
 	cr_assert(json_object_get(reply, "result"), "%s", refusal_of(reply).message);

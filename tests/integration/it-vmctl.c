@@ -41,10 +41,18 @@ TestSuite(it_vmctl, .timeout = 400, .init = setup, .fini = teardown);
 		outcome_free(&o_);                                      \
 	} while (0)
 
+static const char *command_line(void)
+{
+	static char text[256];
+
+	snprintf(text, sizeof(text), "console=ttyS0%s%s", *kit_words() ? " " : "", kit_words());
+	return text;
+}
+
 static void create(const char *name)
 {
 	EXPECT(0, "created", "create", name, "--engine", engine_name(), "--kernel",
-	       kit_kernel("x86_64"), "--initrd", kit_initrd("x86_64"), "--cmdline", "console=ttyS0",
+	       kit_kernel("x86_64"), "--initrd", kit_initrd("x86_64"), "--cmdline", command_line(),
 	       "--memory", "256M", "--nic", "user", "--label", "tier=test");
 }
 
@@ -114,7 +122,7 @@ Test(it_vmctl, changes_tell_when_they_count)
 {
 	static const char file[] =
 		"{\"name\": \"web\", \"memory\": \"320M\", \"labels\": {\"x\": "
-		"\"1\"}, \"boot\": {\"kernel\": \"%s\", \"cmdline\": \"quiet\"}}";
+		"\"1\"}, \"boot\": {\"kernel\": \"%s\", \"cmdline\": \"silent\"}}";
 	char text[1024];
 	struct outcome o;
 
@@ -131,7 +139,9 @@ Test(it_vmctl, changes_tell_when_they_count)
 	snprintf(text, sizeof(text), file, kit_kernel("x86_64"));
 	o = vmctl(&f, text, "apply", "-f", "-", "--plan", NULL);
 	EXPECT_CODE(o, 0);
-	EXPECT_IN(o.out, "boot.cmdline: console=ttyS0 -> quiet  (at the next start)\n");
+	snprintf(text, sizeof(text), "boot.cmdline: %s -> silent  (at the next start)\n",
+	         command_line());
+	EXPECT_IN(o.out, text);
 	EXPECT_IN(o.out, "labels.tier: test -> (default)  (now)\n");
 	outcome_free(&o);
 	EXPECT(0, "At next start: memory,cpus\n", "status", "web"); /* a plan changes nothing */
@@ -175,7 +185,7 @@ Test(it_vmctl, run_and_leave_the_console)
 
 	pid = vmctl_on_tty(&f, &tty, "run", "try", "--rm", "--engine", engine_name(), "--kernel",
 	                   kit_kernel("x86_64"), "--initrd", kit_initrd("x86_64"), "--cmdline",
-	                   "console=ttyS0", "--memory", "256M", NULL);
+	                   command_line(), "--memory", "256M", NULL);
 	tty_expect(tty, "login: root", buf, sizeof(buf));
 	cr_assert_eq(write(tty, "echo sum-$((40+2))\r", 19), 19);
 	tty_expect(tty, "sum-42", buf, sizeof(buf));

@@ -2,9 +2,10 @@
 #pragma once
 /*
  * The engine under test. The integration tests run the same on both engines: VMD_TEST_ENGINE says
- * which one the guests of a run are to have ("qemu", the default, or "kvm"). Four more variables
+ * which one the guests of a run are to have ("qemu", the default, or "kvm"). Five more variables
  * are for runs outside the build tree, as tests/host makes them:
  *   VMD_TEST_BUILD     where the programs are, instead of the build directory
+ *   VMD_TEST_CMDLINE   words for the kernel command line of all Linux guests
  *   VMD_TEST_PATIENCE  every time limit is multiplied by it (1): for machines that are emulated
  *   VMD_TEST_PROBE     program instead of vmd-kvm-probe
  *   VMD_TEST_CONSOLES  directory that gets the consoles of all guests, named by test and number

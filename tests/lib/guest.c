@@ -46,6 +46,13 @@ const char *kit_initrd(const char *arch)
 	return kit_file(arch, "initrd.gz");
 }
 
+const char *kit_words(void)
+{
+	const char *words = getenv("VMD_TEST_CMDLINE");
+
+	return words ? words : "";
+}
+
 static void create(struct scene *s, json_t *definition, json_t *more)
 {
 	if (more) {
@@ -60,8 +67,9 @@ void guest_create(struct scene *s, const char *name, const char *arch, const cha
 {
 	char line[512];
 
-	snprintf(line, sizeof(line), "console=%s %s",
-	         strcmp(arch, "aarch64") == 0 ? "ttyAMA0" : "ttyS0", cmdline ? cmdline : "");
+	snprintf(line, sizeof(line), "console=%s %s %s",
+	         strcmp(arch, "aarch64") == 0 ? "ttyAMA0" : "ttyS0", kit_words(),
+	         cmdline ? cmdline : "");
 	create(s,
 	       json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s}}", "name", name, "arch", arch, "memory",
 	                 "256M", "boot", "kernel", kit_kernel(arch), "initrd", kit_initrd(arch),

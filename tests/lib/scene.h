@@ -67,6 +67,8 @@ pid_t scene_find_process(struct scene *s, const char *comm);
 /* Test guests: skips the test when the kit of this architecture is not there. */
 const char *kit_kernel(const char *arch);
 const char *kit_initrd(const char *arch);
+/* More words for the kernel command line of all of them: VMD_TEST_CMDLINE, or "". */
+const char *kit_words(void);
 /*
  * Defines a guest that boots the kit: 1 CPU, 256M, its console as kernel console and cmdline
  * appended. more (stolen, may be NULL) has further members of the definition.
