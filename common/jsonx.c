@@ -67,7 +67,8 @@ static bool too_deep(const char *text, size_t len, unsigned max_depth)
 	return false;
 }
 
-json_t *jsonx_parse(const char *text, size_t len, unsigned max_depth, struct vmd_error *err)
+static json_t *parse(const char *text, size_t len, unsigned max_depth, bool wide,
+                     struct vmd_error *err)
 {
 	json_error_t detail;
 	json_t *value;
@@ -78,10 +79,23 @@ json_t *jsonx_parse(const char *text, size_t len, unsigned max_depth, struct vmd
 		return NULL;
 	}
 	value = json_loadb(text, len, JSON_REJECT_DUPLICATES, &detail);
+	if (!value && wide && json_error_code(&detail) == json_error_numeric_overflow)
+		value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL,
+		                   &detail);
 	if (!value)
 		(void)error_set(err, ERROR_PARSE, "malformed JSON at byte %d: %s", detail.position,
 		                detail.text);
 	return value;
+}
+
+json_t *jsonx_parse(const char *text, size_t len, unsigned max_depth, struct vmd_error *err)
+{
+	return parse(text, len, max_depth, false, err);
+}
+
+json_t *jsonx_parse_wide(const char *text, size_t len, unsigned max_depth, struct vmd_error *err)
+{
+	return parse(text, len, max_depth, true, err);
 }
 
 char *jsonx_dump(const json_t *value)

@@ -26,6 +26,8 @@ uint64_t jsonx_size(const json_t *object, const char *key, uint64_t fallback);
  * reference, or NULL with err (ERROR_PARSE).
  */
 json_t *jsonx_parse(const char *text, size_t len, unsigned max_depth, struct vmd_error *err);
+/* The same, but an integer past 63 bits is no error: then all numbers of the text are reals. */
+json_t *jsonx_parse_wide(const char *text, size_t len, unsigned max_depth, struct vmd_error *err);
 
 /* Compact text (JSON_COMPACT, key order kept) for the caller to free; NULL when out of memory. */
 char *jsonx_dump(const json_t *value);

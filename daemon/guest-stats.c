@@ -293,20 +293,22 @@ static const struct {
 	{ "hugetlb_failures", "hugetlb_failures", "stat-htlb-pgfail" },
 };
 
-/* figures by their names to ours. QEMU says -1 for what it was not told. */
-static json_t *guest_memory(const json_t *figures, bool is_own, int64_t updated_us)
+/* figures by their names to ours. QEMU says 2^64-1 for what it was not told. */
+static json_t *guest_memory(const json_t *figures, bool is_own, double updated_us)
 {
 	json_t *out;
 
-	if (updated_us <= 0)
+	if (updated_us <= 0 || updated_us >= 0x1p63)
 		return NULL;
 	out = json_pack("{s:I}", "updated_us", (json_int_t)updated_us);
 	for (size_t i = 0; i < ARRAY_SIZE(memory_figures); i++) {
 		const char *theirs = is_own ? memory_figures[i].own : memory_figures[i].qemu;
-		int64_t value = jsonx_int(figures, theirs, -1);
+		const json_t *figure = json_object_get(figures, theirs);
+		double value = json_number_value(figure);
 
-		if (value >= 0)
-			(void)jsonx_set(out, memory_figures[i].ours, json_integer(value));
+		if (figure && value >= 0 && value < 0x1p63)
+			(void)jsonx_set(out, memory_figures[i].ours,
+			                json_integer((json_int_t)value));
 	}
 	return out;
 }
@@ -317,7 +319,7 @@ static json_t *own_guest_memory(const json_t *own)
 	const json_t *figures = json_object_get(
 		json_object_get(json_object_get(own, "devices"), "balloon0"), "guest");
 
-	return guest_memory(figures, true, jsonx_int(figures, "time_us", 0));
+	return guest_memory(figures, true, json_number_value(json_object_get(figures, "time_us")));
 }
 
 static json_t *qemu_property(const char *name, json_t *value)
@@ -346,7 +348,7 @@ static json_t *qemu_guest_memory(struct guest *g)
 			return NULL;
 	}
 	return guest_memory(json_object_get(reply, "stats"), false,
-	                    jsonx_int(reply, "last-update", 0) * 1000000);
+	                    json_number_value(json_object_get(reply, "last-update")) * 1e6);
 }
 
 static void add_memory_stats(struct guest *g, const json_t *definition, const json_t *own,

@@ -263,7 +263,8 @@ static void handle_line(struct qmp *q, const char *line, size_t len)
 		len--;
 	if (!len)
 		return;
-	message = jsonx_parse(line, len, DEPTH_MAX, &err);
+	/* QMP's integers may have 64 bits and no sign. */
+	message = jsonx_parse_wide(line, len, DEPTH_MAX, &err);
 	if (!message && q->adopted)
 		return;
 	if (!message)

@@ -236,6 +236,31 @@ Test(qmp, calls_errors_and_events)
 	run(&c, steps, ARRAY_SIZE(steps));
 }
 
+static void body_wide(struct client *c)
+{
+	cleanup_json json_t *ret = NULL;
+
+	cr_assert_eq(qmp_call(c->qmp, "qom-get", NULL, NULL, 0, 5000, &ret, NULL), 0);
+	cr_assert_eq(json_number_value(json_object_get(ret, "stat-swap-in")), 0x1p64);
+	cr_assert_eq(json_number_value(json_object_get(ret, "stat-free-memory")), 4096);
+	cr_assert_eq(qmp_call(c->qmp, "query-status", NULL, NULL, 0, 5000, NULL, NULL), 0);
+}
+
+/* What a balloon was not told is 2^64-1 in QEMU's words: no reason to end anything. */
+Test(qmp, integers_may_have_64_bits)
+{
+	static const struct step steps[] = {
+		{ NULL, GREETING },
+		{ "\"qmp_capabilities\"", OK },
+		{ "\"qom-get\"", "{\"return\": {\"stat-swap-in\": 18446744073709551615, "
+		                 "\"stat-free-memory\": 4096}, \"id\": \"%ID%\"}\r\n" },
+		{ "\"query-status\"", OK },
+	};
+	struct client c = { .fresh = true, .body = body_wide };
+
+	run(&c, steps, ARRAY_SIZE(steps));
+}
+
 static void body_pass_fd(struct client *c)
 {
 	cleanup_close int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
