@@ -72,6 +72,7 @@ static const char *const proofs[][2] = {
 	{ "shares.tag", "it-qemu-devices" },
 	{ "shares.readonly", "it-qemu-devices" },
 	{ "watchdog", "it-qemu-devices" },
+	{ "test_device", "it-qemu-boot" },
 	{ "autostart.enabled", "it-policy" },
 	{ "autostart.order", "it-policy" },
 	{ "autostart.delay_ms", "it-policy" },
