@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -238,7 +239,17 @@ static void expect_ping(int console, unsigned n, const char *mine, const char *o
 	expect_output(console, command, "0");
 }
 
-Test(qemu_net, tap_devices_by_name_and_by_descriptor)
+/* A network of its own for vmd and its guests, so that no device stays, however the test ends. */
+static void tap_setup(void)
+{
+	if (unshare(CLONE_NEWNET) < 0)
+		cr_skip_test("no network namespace can be made: %m");
+	qemu_setup();
+}
+
+TestSuite(qemu_tap, .timeout = 400, .init = tap_setup, .fini = qemu_teardown);
+
+Test(qemu_tap, devices_by_name_and_by_descriptor)
 {
 	char named[16], given[16];
 	json_t *definition, *reply;
