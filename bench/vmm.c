@@ -75,7 +75,7 @@ static void find_programs(void)
 static void native(bool quick)
 {
 	table_head("Bare guests");
-	bench_start(quick ? 9 : 60);
+	bench_start(quick ? 20 : 60);
 	bench_exits();
 	bench_restore(128, 64, quick ? 5 : 30);
 	bench_restore(2048, 256, quick ? 5 : 30);

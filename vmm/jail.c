@@ -39,26 +39,39 @@ static bool step(const char *name, long result)
 	return result >= 0;
 }
 
-/* Any directory will do to put the new root on: it is only seen in this mount namespace. */
-static bool mount_empty(void)
+/* A file system of its own that is mounted nowhere. */
+static int empty_tree(void)
 {
-	static const char *const places[] = { "/tmp", "/run", "/proc", "/mnt" };
+	int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), tree = -1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
-		if (mount("none", places[i], "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-		          "size=0,mode=555") == 0)
-			return step("chdir", chdir(places[i]));
-	return step("mount", -1);
+	if (fs >= 0 && fsconfig(fs, FSCONFIG_SET_STRING, "mode", "555", 0) == 0 &&
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		tree = fsmount(fs, FSMOUNT_CLOEXEC,
+		               MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+		                       MOUNT_ATTR_NOEXEC);
+	if (fs >= 0) {
+		int e = errno;
+
+		close(fs);
+		errno = e;
+	}
+	return tree;
 }
 
+/*
+ * The root is a tree that hangs below no other, so no ".." leads out of it, and without capabilities
+ * nobody gets another one. A mount namespace with pivot_root() would be no tighter, and costs each
+ * start a grace period of the kernel and a walk over all processes of the host. The descriptor
+ * stays open: to close it is to wait for that grace period.
+ */
 static bool empty_root(void)
 {
-	/* Without the privilege for a mount namespace, one comes with a user namespace. */
-	if (unshare(CLONE_NEWNS) < 0 && !step("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS)))
-		return false;
-	return step("make mounts private", mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) &&
-	       mount_empty() && step("pivot_root", syscall(SYS_pivot_root, ".", ".")) &&
-	       step("detach the old root", umount2(".", MNT_DETACH)) && step("chdir", chdir("/"));
+	int tree = empty_tree();
+
+	/* Without the privilege to mount, it comes with a user namespace. */
+	if (tree < 0 && errno == EPERM && step("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS)))
+		tree = empty_tree();
+	return step("mount", tree) && step("fchdir", fchdir(tree)) && step("chroot", chroot("."));
 }
 
 static bool drop_capabilities(void)
