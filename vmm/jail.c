@@ -59,10 +59,10 @@ static int empty_tree(void)
 }
 
 /*
- * The root is a tree that hangs below no other, so no ".." leads out of it, and without capabilities
- * nobody gets another one. A mount namespace with pivot_root() would be no tighter, and costs each
- * start a grace period of the kernel and a walk over all processes of the host. The descriptor
- * stays open: to close it is to wait for that grace period.
+ * The root is a tree that hangs below no other, so no ".." leads out of it, and without
+ * capabilities nobody gets another one. A mount namespace with pivot_root() would be no tighter,
+ * and costs each start a grace period of the kernel and a walk over all processes of the host. The
+ * descriptor stays open: to close it is to wait for that grace period.
  */
 static bool empty_root(void)
 {

@@ -59,7 +59,21 @@ static int make_file(struct vm_memory *m, unsigned pages, struct vmd_error *err)
 	return 0;
 }
 
-static int map_file(struct vm_memory *m, unsigned pages, struct vmd_error *err)
+/*
+ * Not in core dumps: it is the guest's, and large. Where huge pages are welcome, the first of them
+ * is not: a guest that only looks around there should not take up 2 MiB.
+ */
+static void advise(const struct vm_memory *m)
+{
+	(void)madvise(m->base, m->bytes, MADV_DONTDUMP);
+	if (m->hugetlb)
+		return;
+	(void)madvise(m->base, m->transparent ? HUGE_BYTES : m->bytes, MADV_NOHUGEPAGE);
+	if (m->transparent)
+		(void)madvise(m->base + HUGE_BYTES, m->bytes - HUGE_BYTES, MADV_HUGEPAGE);
+}
+
+static int map_file(struct vm_memory *m, struct vmd_error *err)
 {
 	int flags = MAP_SHARED | MAP_FIXED | (m->hugetlb ? 0 : MAP_NORESERVE);
 
@@ -71,13 +85,45 @@ static int map_file(struct vm_memory *m, unsigned pages, struct vmd_error *err)
 			                 "the host has not enough free huge pages for the guest");
 		return error_set_errno(err, e, "cannot map the guest's memory");
 	}
-	/* Not in core dumps: it is the guest's, and large. */
-	(void)madvise(m->base, m->bytes, MADV_DONTDUMP);
-	if (pages == VMM_PAGES_TRANSPARENT)
-		(void)madvise(m->base, m->bytes, MADV_HUGEPAGE);
-	if (m->prealloc && madvise(m->base, m->bytes, MADV_POPULATE_WRITE) < 0)
-		return error_set_errno(err, errno, "cannot allocate the guest's memory");
+	advise(m);
 	return 0;
+}
+
+/* Fresh memory in the place of whatever is there. seccomp main: mmap without PROT_EXEC, madvise. */
+static int map_private(struct vm_memory *m)
+{
+	if (mmap(m->base, m->bytes, PROT_READ | PROT_WRITE,
+	         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return -errno;
+	advise(m);
+	return 0;
+}
+
+/* Whether another process is to have it mapped, too. */
+static bool is_shared(const struct vmm_config *c)
+{
+	for (unsigned i = 0; i < c->n_disks; i++)
+		if (c->disks[i].vhost_user_fd >= 0)
+			return true;
+	return false;
+}
+
+static int make_memory(struct vm_memory *m, const struct vmm_config *c, struct vmd_error *err)
+{
+	int r;
+
+	if (m->hugetlb || is_shared(c)) {
+		r = make_file(m, c->hugepages, err);
+		if (r == 0)
+			r = map_file(m, err);
+	} else {
+		r = map_private(m);
+		if (r < 0)
+			(void)error_set_errno(err, -r, "cannot map the guest's memory");
+	}
+	if (r == 0 && m->prealloc && madvise(m->base, m->bytes, MADV_POPULATE_WRITE) < 0)
+		r = error_set_errno(err, errno, "cannot allocate the guest's memory");
+	return r;
 }
 
 static void add_region(struct vm_memory *m, uint64_t gpa, uint64_t bytes, uint64_t offset)
@@ -96,20 +142,19 @@ int memory_init(struct vm_memory *m, const struct vmm_config *c, struct vmd_erro
 		                 .backing = -EBADF,
 		                 .pagemap = -EBADF,
 		                 .prealloc = c->prealloc,
+		                 .transparent = c->hugepages == VMM_PAGES_TRANSPARENT,
 		                 .hugetlb = c->hugepages == VMM_PAGES_2M ||
 		                            c->hugepages == VMM_PAGES_1G };
 	m->base = reserve(m->bytes, c->hugepages == VMM_PAGES_1G ? 1ull << 30 : HUGE_BYTES);
 	if (!m->base)
 		return error_set_errno(err, ENOMEM, "no address space for the guest's memory");
-	r = make_file(m, c->hugepages, err);
-	if (r == 0)
-		r = map_file(m, c->hugepages, err);
+	r = make_memory(m, c, err);
 	if (r < 0)
 		return r;
 	add_region(m, 0, low, 0);
 	if (m->bytes > low)
 		add_region(m, LAYOUT_HIGH_RAM, m->bytes - low, low);
-	if (c->incoming)
+	if (m->fd < 0 || c->incoming)
 		m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	return 0;
 }
@@ -144,6 +189,8 @@ int memory_add_slots(const struct vm_memory *m, int vm_fd)
 
 int memory_clear(struct vm_memory *m)
 {
+	int r;
+
 	if (m->prealloc) {
 		memset(m->base, 0, m->bytes);
 		return 0;
@@ -154,11 +201,10 @@ int memory_clear(struct vm_memory *m)
 		                 (off_t)m->bytes) < 0
 		               ? -errno
 		               : 0;
-	/* The snapshot has done its work; its place is taken by fresh memory.
-	 * seccomp main: mmap without PROT_EXEC. */
-	if (mmap(m->base, m->bytes, PROT_READ | PROT_WRITE,
-	         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-		return -errno;
+	/* A snapshot that was mapped has done its work. */
+	r = map_private(m);
+	if (r < 0)
+		return r;
 	cleanup_close_p(&m->backing);
 	return 0;
 }
@@ -200,7 +246,7 @@ int memory_restore(struct vm_memory *m, int fd, uint64_t offset, bool shared, st
 	if (mmap(m->base, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
 	         fd, (off_t)offset) == MAP_FAILED)
 		return error_set_errno(err, errno, "cannot map the saved memory");
-	(void)madvise(m->base, m->bytes, MADV_DONTDUMP);
+	advise(m);
 	m->backing = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (m->backing < 0)
 		return error_set_errno(err, errno, "cannot keep the saved memory");
@@ -258,9 +304,9 @@ out:
 	return found;
 }
 
-/* Of a privately mapped snapshot: what the file holds, or this process has copies of. */
-static int next_restored(const struct vm_memory *m, uint64_t from, uint64_t *ret_start,
-                         uint64_t *ret_end)
+/* Of private memory: what a snapshot mapped there holds, or this process has pages of. */
+static int next_in_private(const struct vm_memory *m, uint64_t from, uint64_t *ret_start,
+                           uint64_t *ret_end)
 {
 	uint64_t start, end;
 	int a = 0, b;
@@ -297,6 +343,6 @@ int memory_next_data(const struct vm_memory *m, uint64_t from, uint64_t *ret_sta
 		return 1;
 	}
 	if (m->fd < 0)
-		return next_restored(m, from, ret_start, ret_end);
+		return next_in_private(m, from, ret_start, ret_end);
 	return next_in_file(m->fd, from, m->bytes, ret_start, ret_end);
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /*
- * The guest's RAM: one sealed memfd, mapped once, seen by the guest below 3 GiB and above 4 GiB.
- * A restored guest has its snapshot file mapped privately in its place.
+ * The guest's RAM: one piece, seen by the guest below 3 GiB and above 4 GiB. It is private memory of
+ * this process, which the kernel gives in huge pages; or a sealed memfd, where another process maps
+ * it too (vhost-user) or huge pages are reserved ones. A restored guest has its snapshot file mapped
+ * privately in its place.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,11 +28,11 @@ struct vm_memory {
 	struct guestmem mem;
 	uint8_t *base; /* all of it, in order of guest addresses, aligned to 2 MiB */
 	uint64_t bytes;
-	int fd;      /* the memfd, or -EBADF once a snapshot is mapped privately */
+	int fd;      /* the memfd, or -EBADF: private */
 	int backing; /* the snapshot file mapped privately, or -EBADF */
 	uint64_t backing_offset;
-	int pagemap; /* /proc/self/pagemap: tells what a restored guest changed; or -EBADF */
-	bool prealloc, hugetlb;
+	int pagemap; /* /proc/self/pagemap: tells which pages private memory has; or -EBADF */
+	bool prealloc, hugetlb, transparent;
 };
 
 /* Makes and maps it; m->mem is ready for devices. */

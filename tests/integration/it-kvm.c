@@ -3,6 +3,8 @@
 #include "config.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -475,4 +477,63 @@ Test(kvm, what_it_cannot_do_is_refused_by_name)
 		             r.message);
 		json_decref(reply);
 	}
+}
+
+/* Whether a line of /proc/PID/FILE has both words; lines that have neither are skipped. */
+static bool has_line(json_int_t pid, const char *file, const char *word, const char *other)
+{
+	char path[64], line[512];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%lld/%s", (long long)pid, file);
+	f = fopen(path, "re");
+	cr_assert(f, "%s", path);
+	while (!found && fgets(line, sizeof(line), f))
+		found = strstr(line, word) && strstr(line, other);
+	(void)fclose(f);
+	return found;
+}
+
+Test(kvm, the_monitor_has_an_empty_root)
+{
+	char path[64];
+	json_int_t pid;
+	struct dirent *e;
+	json_t *i;
+	DIR *d;
+
+	create("test=idle", NULL);
+	start();
+	i = info();
+	pid = member_int(i, "pid");
+	json_decref(i);
+	snprintf(path, sizeof(path), "/proc/%lld/root", (long long)pid);
+	d = opendir(path);
+	if (!d && errno == EACCES)
+		cr_skip_test("only root may look");
+	cr_assert(d);
+	while ((e = readdir(d)))
+		cr_expect(e->d_name[0] == '.', "'%s' is in its root", e->d_name);
+	(void)closedir(d);
+	/* Nor does ".." lead out of it. */
+	snprintf(path, sizeof(path), "/proc/%lld/root/../etc", (long long)pid);
+	cr_expect_eq(access(path, F_OK), -1);
+	cr_expect(!has_line(pid, "status", "CapEff", "1"));
+	cr_expect(has_line(pid, "status", "Seccomp:", "2"));
+}
+
+Test(kvm, memory_is_given_in_huge_pages)
+{
+	json_int_t pid;
+	json_t *i;
+
+	create("test=idle", NULL);
+	start();
+	i = info();
+	pid = member_int(i, "pid");
+	json_decref(i);
+	cr_expect(has_line(pid, "smaps", "VmFlags:", " hg "));
+	/* The kernel gives none to a memfd, whatever it is asked. */
+	cr_expect(!has_line(pid, "maps", "guest-ram", ""));
 }
