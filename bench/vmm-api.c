@@ -39,8 +39,7 @@ static void write_probe(char *path, size_t len)
 		"\"checks\":{},\"loop_mips\":1,\"exit_ns\":1}'\n";
 
 	snprintf(path, len, "%s/probe", paths.dir);
-	if (fs_write_atomic(AT_FDCWD, path, script, strlen(script), 0) < 0 ||
-	    chmod(path, 0700) < 0)
+	if (fs_write_atomic(AT_FDCWD, path, script, strlen(script), 0) < 0 || chmod(path, 0700) < 0)
 		bench_fail("cannot write '%s'", path);
 }
 
@@ -175,8 +174,9 @@ static double floor_rate(unsigned rounds)
 	for (unsigned i = 0; i < rounds; i++) {
 		struct peer p;
 
-		peer_start(&p, &(struct peer_spec){
-				       .kind = PEER_FLOOR, .kernel = kernel, .memory_mib = GUEST_MIB });
+		peer_start(&p, &(struct peer_spec){ .kind = PEER_FLOOR,
+		                                    .kernel = kernel,
+		                                    .memory_mib = GUEST_MIB });
 		(void)peer_wait_byte(&p, MARK);
 		peer_kill(&p);
 	}
@@ -226,7 +226,8 @@ void bench_api(unsigned guests)
 	took = now_monotonic_ns() - from;
 	floor = (floor + floor_rate(40)) / 2;
 	row("starts through the API, one after another",
-	    MIN_OF(guests, 500u + WINDOW / 2) * 1e9 / (double)took, "/s", "floor", floor, 0.6, true);
+	    MIN_OF(guests, 500u + WINDOW / 2) * 1e9 / (double)took, "/s", "floor", floor, 0.6,
+	    true);
 	row("the 500th start, with all before alive", median(&later), "ms", "the first",
 	    median(&first), 1.2, false);
 	for (unsigned i = MIN_OF(guests, 500u + WINDOW / 2); i < guests; i++)

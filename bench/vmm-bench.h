@@ -12,8 +12,8 @@
 #include "common/macros.h"
 
 #define MARK       '!'  /* "the guest's first instruction" on its serial port */
-#define LINUX_MARK 1   /* the same of /init: no message of the kernel's has it */
-#define BENCH_WAIT 60   /* seconds for anything that a peer says */
+#define LINUX_MARK 1    /* the same of /init: no message of the kernel's has it */
+#define BENCH_WAIT 240  /* seconds for anything that a peer says */
 #define BENCH_PORT 5000 /* of the host, where the guest's TCP goes */
 
 _Noreturn void bench_fail(const char *format, ...) PRINTF_LIKE(1, 2);

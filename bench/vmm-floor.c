@@ -52,7 +52,7 @@ static uint64_t load(const char *path, uint8_t *memory)
 
 	check(pread(fd, &head, sizeof(head), 0) == (ssize_t)sizeof(head) ? 0 : -1, path);
 	check(pread(fd, memory + head.p.p_paddr, head.p.p_filesz, (off_t)head.p.p_offset) > 0 ? 0
-	                                                                                     : -1,
+	                                                                                      : -1,
 	      path);
 	close(fd);
 	return head.e.e_entry;
@@ -61,8 +61,13 @@ static uint64_t load(const char *path, uint8_t *memory)
 static void set_entry(int cpu, uint64_t entry)
 {
 	struct kvm_regs regs = { .rip = entry, .rflags = 2 };
-	struct kvm_segment code = { .limit = 0xFFFFFFFF, .selector = 0x10, .type = 11, .present = 1,
-		                    .db = 1,             .s = 1,           .g = 1 };
+	struct kvm_segment code = { .limit = 0xFFFFFFFF,
+		                    .selector = 0x10,
+		                    .type = 11,
+		                    .present = 1,
+		                    .db = 1,
+		                    .s = 1,
+		                    .g = 1 };
 	struct kvm_segment data = code;
 	struct kvm_sregs s;
 
@@ -111,7 +116,8 @@ int main(int argc, char **argv)
 	slot.userspace_addr = (uintptr_t)memory;
 	check(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot), "KVM_SET_USER_MEMORY_REGION");
 	cpu = check(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
-	r = mmap(NULL, (size_t)check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"),
+	r = mmap(NULL,
+	         (size_t)check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"),
 	         PROT_READ | PROT_WRITE, MAP_SHARED, cpu, 0);
 	if (r == MAP_FAILED)
 		check(-1, "mmap of the vCPU");

@@ -40,8 +40,8 @@ static void put_u32(struct code *c, uint8_t opcode, uint32_t value)
 /* mov dx, port; mov al, byte; out dx, al */
 static void put_out(struct code *c, uint16_t port, char byte)
 {
-	const uint8_t bytes[] = { 0x66, 0xBA, (uint8_t)port, (uint8_t)(port >> 8), 0xB0,
-		                  (uint8_t)byte, 0xEE };
+	const uint8_t bytes[] = { 0x66, 0xBA,          (uint8_t)port, (uint8_t)(port >> 8),
+		                  0xB0, (uint8_t)byte, 0xEE };
 
 	put(c, bytes, sizeof(bytes));
 }
@@ -140,7 +140,7 @@ const char *guest_ticks(unsigned mib)
 	put_u32(&c, 0xBF, 16u << 20);            /* mov edi, 16 MiB */
 	put_u32(&c, 0xB9, mib ? mib * 256u : 1); /* mov ecx, pages */
 	at = c.n;
-	put(&c, "\x89\x0F", 2);             /* mov [edi], ecx */
+	put(&c, "\x89\x0F", 2);           /* mov [edi], ecx */
 	put(&c, "\x81\xC7\0\x10\0\0", 6); /* add edi, 4096 */
 	put_loop(&c, 1, at);
 	put_out(&c, 0x3F8, MARK);

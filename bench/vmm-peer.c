@@ -278,8 +278,8 @@ void peer_start(struct peer *p, const struct peer_spec *spec)
 	struct launch l = { .n = 0 };
 
 	if (!exec_ns) {
-		exec_ns = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		               0);
+		exec_ns =
+			mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		if (exec_ns == MAP_FAILED)
 			bench_fail("no memory");
 	}
@@ -412,10 +412,12 @@ uint64_t peer_wait_migrated(struct peer *p)
 	}
 }
 
+/* Of vmd-vmm, RAM is two mappings: its first 2 MiB are advised otherwise. */
 uint64_t process_pss(pid_t pid, unsigned ram_mib)
 {
-	uint64_t kib = 0, size = 0;
-	bool ram = false;
+	uint64_t kib = 0, before = 0, whole = (uint64_t)ram_mib << 20, first = 2 << 20;
+	unsigned long long from = 0, to = 0, n;
+	uint64_t size_before = 0;
 	char path[64], line[512];
 	FILE *f;
 
@@ -424,14 +426,22 @@ uint64_t process_pss(pid_t pid, unsigned ram_mib)
 	if (!f)
 		bench_fail("cannot read '%s'", path);
 	while (fgets(line, sizeof(line), f)) {
-		unsigned long long n;
+		unsigned long long last = to, start, end;
 
-		if (sscanf(line, "Size: %llu kB", &n) == 1)
-			size = n;
-		else if (sscanf(line, "Pss: %llu kB", &n) == 1)
-			kib += ram || (ram_mib && size == (uint64_t)ram_mib * 1024) ? 0 : n;
-		else if (strchr(line, '-') && strchr(line, '-') < strchr(line, ' '))
-			ram = strstr(line, "guest-ram") != NULL;
+		if (sscanf(line, "%llx-%llx ", &start, &end) == 2) {
+			size_before = start == last ? to - from : 0;
+			from = start;
+			to = end;
+		} else if (sscanf(line, "Pss: %llu kB", &n) == 1) {
+			if (ram_mib && to - from == whole)
+				n = 0;
+			else if (ram_mib && to - from == whole - first && size_before == first) {
+				kib -= before;
+				n = 0;
+			}
+			kib += n;
+			before = n;
+		}
 	}
 	(void)fclose(f);
 	return kib * 1024;

@@ -34,7 +34,8 @@ static const char *on_path(const char *name)
 {
 	char *list = strdup(getenv("PATH") ? getenv("PATH") : ""), *save = NULL;
 
-	for (char *p = list ? strtok_r(list, ":", &save) : NULL; p; p = strtok_r(NULL, ":", &save)) {
+	for (char *p = list ? strtok_r(list, ":", &save) : NULL; p;
+	     p = strtok_r(NULL, ":", &save)) {
 		const char *path = path_of(p, name);
 
 		if (access(path, X_OK) == 0)
@@ -89,9 +90,9 @@ static void host(const char *folder, bool quick)
 	unsigned rounds = quick ? 2 : 5;
 
 	table_head("Linux guests in the test host");
-	bench_exits();
 	bench_linux_boot("vmlinux", vmlinux, small, rounds);
 	bench_linux_boot("bzImage", bzimage, small, rounds);
+	bench_exits();
 	bench_linux_idle(vmlinux, small);
 	bench_linux_saved(vmlinux, small, 0, rounds);
 	bench_linux_saved(vmlinux, small, 128, rounds);
