@@ -113,6 +113,17 @@ static _Noreturn void run_child(const struct spawn_spec *spec, int status_fd, pi
 	child_fail(status_fd, -errno);
 }
 
+/* Nothing of the caller is copied, so its size does not matter. Its thread waits until the exec, as
+ * it would for the status anyway; run_child() never returns, and allocates nothing. */
+static pid_t start_child(const struct spawn_spec *spec, int status_fd, pid_t parent)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0)
+		run_child(spec, status_fd, parent);
+	return pid;
+}
+
 int proc_spawn(const struct spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, struct vmd_error *err)
 {
 	cleanup_close int rd = -EBADF, wr = -EBADF, pidfd = -EBADF;
@@ -130,9 +141,7 @@ int proc_spawn(const struct spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, st
 	/* No handler of ours may run in the child between fork and exec. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	pid = fork();
-	if (pid == 0)
-		run_child(spec, wr, parent);
+	pid = start_child(spec, wr, parent);
 	if (pid < 0)
 		child_errno = -errno;
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);
