@@ -111,5 +111,5 @@ void bench_linux_boot(const char *what, const char *kernel, const char *initrd, 
 void bench_linux_saved(const char *kernel, const char *initrd, unsigned written_mib,
                        unsigned rounds);
 void bench_linux_idle(const char *kernel, const char *initrd);
-void bench_disk(const char *kernel, const char *initrd, const char *disk);
-void bench_net(const char *kernel, const char *initrd);
+void bench_disk(const char *kernel, const char *initrd, const char *disk, unsigned rounds);
+void bench_net(const char *kernel, const char *initrd, unsigned rounds);

@@ -253,7 +253,7 @@ static unsigned long long tsc_ns(uint64_t at)
 
 	do
 		end = now_monotonic_ns();
-	while (end - begin < 100000000u);
+	while (end - begin < 1000000000u);
 	to = __builtin_ia32_rdtsc();
 	return (unsigned long long)((double)at * (double)(end - begin) / (double)(to - from));
 }
@@ -269,14 +269,29 @@ static unsigned long long log_ns(void)
 	(void)mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	fd = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	(void)lseek(fd, 0, SEEK_END);
-	if (fd < 0 || write(fd, "<7>bench", 8) != 8 || read(fd, record, sizeof(record) - 1) <= 0 ||
-	    sscanf(record, "%*u,%*u,%llu", &us) != 1)
+	if (fd < 0 || write(fd, "<7>bench\n", 9) != 9 ||
+	    read(fd, record, sizeof(record) - 1) <= 0 || sscanf(record, "%*u,%*u,%llu", &us) != 1)
 		fail("/dev/kmsg");
 	close(fd);
 	return us * 1000;
 }
 
-static _Noreturn void boot(void)
+/* The kernel's log, for whoever looks for where its time goes. */
+static void show_log(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	char record[1024];
+	ssize_t n;
+
+	while ((n = read(fd, record, sizeof(record) - 1)) > 0) {
+		record[n] = 0;
+		record[strcspn(record, "\n")] = 0;
+		say("%s\n", record);
+	}
+	close(fd);
+}
+
+static _Noreturn void boot(bool with_log)
 {
 	unsigned long long tsc, log;
 	uint64_t at;
@@ -285,6 +300,8 @@ static _Noreturn void boot(void)
 	at = __builtin_ia32_rdtsc();
 	log = log_ns();
 	tsc = tsc_ns(at);
+	if (with_log)
+		show_log();
 	say("\nbench: boot %llu %llu\n", log, tsc);
 	rest();
 }
@@ -304,7 +321,7 @@ int main(void)
 	word = n > 0 ? strstr(line, "bench=") : NULL;
 	word = word ? word + 6 : "boot";
 	if (strncmp(word, "boot", 4) == 0)
-		boot();
+		boot(strncmp(word, "bootlog", 7) == 0);
 	if (strncmp(word, "ticks=", 6) == 0)
 		ticks((unsigned)strtoul(word + 6, NULL, 10));
 	(void)mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);

@@ -61,7 +61,9 @@ void bench_linux_boot(const char *what, const char *kernel, const char *initrd, 
 			struct peer_spec spec = { .kind = linux_peers[k],
 				                  .kernel = kernel,
 				                  .initrd = initrd,
-				                  .cmdline = CMDLINE "bench=boot",
+				                  .cmdline = getenv("VMM_BENCH_ECHO")
+				                                     ? CMDLINE "bench=bootlog"
+				                                     : CMDLINE "bench=boot",
 				                  .memory_mib = BOOT_MIB };
 			struct peer p;
 
@@ -194,7 +196,7 @@ void bench_linux_saved(const char *kernel, const char *initrd, unsigned written_
 	    false);
 }
 
-void bench_disk(const char *kernel, const char *initrd, const char *disk)
+void bench_disk(const char *kernel, const char *initrd, const char *disk, unsigned rounds)
 {
 	static const char *const names[] = { "virtio-blk, 4 KiB random read, depth 1",
 		                             "virtio-blk, 4 KiB random read, depth 32",
@@ -202,7 +204,7 @@ void bench_disk(const char *kernel, const char *initrd, const char *disk)
 	static struct samples per_s[_PEER_MAX][3];
 	const char *why;
 
-	for (unsigned round = 0; round < 3; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		for (enum peer_kind k = PEER_VMM; k <= PEER_MICROVM; k++) {
 			struct peer_spec spec = { .kind = k,
 				                  .kernel = kernel,
@@ -287,14 +289,14 @@ static double transfer(int listener, bool to_guest)
 	return (double)n / (double)(end - begin) * 1e6 / (1 << 20);
 }
 
-void bench_net(const char *kernel, const char *initrd)
+void bench_net(const char *kernel, const char *initrd, unsigned rounds)
 {
 	static struct samples out[_PEER_MAX], in[_PEER_MAX];
 	int tap = make_tap(), listener = listen_tcp();
 	const char *why;
 
 	close(tap); /* it is persistent now, and free for a monitor */
-	for (unsigned round = 0; round < 3; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		for (enum peer_kind k = PEER_VMM; k <= PEER_MICROVM; k++) {
 			struct peer_spec spec = { .kind = k,
 				                  .kernel = kernel,

@@ -153,8 +153,8 @@ static void qemu_arguments(struct launch *l, const struct peer_spec *s)
 	if (s->kind == PEER_PC)
 		add(l, "pc,accel=kvm");
 	else
-		add(l, "microvm,accel=kvm,x-option-roms=%s,pit=off,pic=off,rtc=off,pcie=%s",
-		    s->initrd ? "off" : "on", devices ? "on" : "off");
+		add(l, "microvm,accel=kvm,x-option-roms=%s,%spcie=%s", s->initrd ? "off" : "on",
+		    getenv("VMM_BENCH_MICROVM") ?: "", devices ? "on" : "off");
 	add(l, "-cpu");
 	/* A software KVM promises that register and refuses it. */
 	add(l, "host,arch-capabilities=off");
@@ -408,7 +408,7 @@ uint64_t peer_wait_migrated(struct peer *p)
 			return now_monotonic_ns();
 		if (strstr(line, "\"failed\""))
 			bench_fail("%s: %s", peer_names[p->spec.kind], line);
-		(void)poll(NULL, 0, 1);
+		(void)poll(NULL, 0, 5);
 	}
 }
 

@@ -71,9 +71,11 @@ run_host() {
 		dd if=/dev/zero of=disk bs=1M count=256 status=none
 		export VMM_BENCH_ECHO=${VMM_BENCH_ECHO:-}
 		[ -n "\$VMM_BENCH_ECHO" ] || unset VMM_BENCH_ECHO
+		export VMM_BENCH_ONLY="${VMM_BENCH_ONLY:-}"
+		${VMM_BENCH_BEFORE:-}
 		TMPDIR=/var/tmp VMM_BENCH_BIN=\$PWD exec bench/vmm ${quick[*]} host "\$PWD" 2>&1
 	END
-	"$here/tests/host/run" --files "$tmp/files" --timeout 900 "$tmp/script" || status=$?
+	"$here/tests/host/run" --files "$tmp/files" --timeout "${VMM_BENCH_TIMEOUT:-900}" "$tmp/script" || status=$?
 	return $status
 }
 
