@@ -275,7 +275,7 @@ static void cut_to_level(struct cpuid_table *t, unsigned level)
 	mask(t, 7, EAX, 0);
 	for (uint32_t i = 1; (e = cpuid_find(t, 7, i)) && e->index == i; i++)
 		e->eax = e->ebx = e->ecx = e->edx = 0;
-	mask(t, 0x80000001, ECX, level_mask(0x80000001, ECX, level) | 1u << 1 | 1u << 22);
+	mask(t, 0x80000001, ECX, level_mask(0x80000001, ECX, level) | 1u << 1);
 	mask(t, 0x80000001, EDX, LEAFX1_EDX);
 	mask(t, 0x80000008, EBX, LEAFX8_EBX);
 	mask(t, 6, EAX, 1u << 2); /* arat */
@@ -336,6 +336,24 @@ static void add_topology_leaf(struct cpuid_table *t, uint32_t function,
 		e->ecx = 2;
 }
 
+/*
+ * Kernels take the threads of a core of AMD's from leaf 0x8000001E and from nothing else. It is
+ * data only, so a guest has it also where a level has cut it off, or the host is older than it
+ * (cpuid_for_cpu() fills it).
+ */
+static void add_topology_extensions(struct cpuid_table *t)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_find(t, 0x80000000, 0);
+
+	if (e)
+		e->eax = MAX_OF(e->eax, 0x8000001Eu);
+	e = cpuid_find(t, 0x80000001, 0);
+	if (e)
+		e->ecx |= 1u << 22; /* topoext */
+	if (!cpuid_find(t, 0x8000001E, 0))
+		(void)add_leaf(t, 0x8000001E, 0);
+}
+
 static void set_topology(struct cpuid_table *t, const struct vmm_cpus *c)
 {
 	struct kvm_cpuid_entry2 *e = cpuid_find(t, 0, 0);
@@ -366,6 +384,7 @@ static void set_topology(struct cpuid_table *t, const struct vmm_cpus *c)
 	if (e)
 		e->ecx = (topo.threads * topo.cores - 1) | (topo.thread_bits + topo.core_bits)
 		                                                   << 12;
+	add_topology_extensions(t);
 }
 
 int cpuid_cut(struct cpuid_table *t, const struct vmm_cpus *c, bool tsc_deadline,

@@ -193,6 +193,24 @@ Test(vmm_cpuid, topology_is_told_in_every_way)
 	cr_assert_eq(cpuid_find(&t, 0x8000001E, 0)->ebx, 1u << 8 | 2);
 }
 
+/* Linux knows the threads of AMD's processors from leaf 0x8000001E only, and only with topoext. */
+Test(vmm_cpuid, amd_threads_are_told_whatever_the_level_or_the_host)
+{
+	static struct cpuid_table t;
+	struct vmm_cpus c = { .count = 4, .sockets = 1, .cores = 2, .threads = 2 };
+
+	for (unsigned model = VMM_CPU_HOST; model <= VMM_CPU_V4; model++) {
+		cr_assert_eq(cut(&t, model, true, 2, 2), 0);
+		cr_assert_geq(cpuid_find(&t, 0x80000000, 0)->eax, 0x8000001E);
+		cr_assert(has(&t, 0x80000001, C, 22));
+		cpuid_for_cpu(&t, &c, 3);
+		cr_assert_eq(cpuid_find(&t, 0x8000001E, 0)->eax, 3);
+		cr_assert_eq(cpuid_find(&t, 0x8000001E, 0)->ebx, 1u << 8 | 1);
+		cr_assert_eq(cut(&t, model, false, 2, 2), 0);
+		cr_assert_eq(has(&t, 0x80000001, C, 22), model == VMM_CPU_HOST);
+	}
+}
+
 Test(vmm_cpuid, any_difference_is_named)
 {
 	static struct cpuid_table a, b;
