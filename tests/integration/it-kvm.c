@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -455,9 +456,11 @@ Test(kvm, the_balloon_is_set_and_tells_what_the_guest_says)
 
 Test(kvm, what_it_cannot_do_is_refused_by_name)
 {
-	static const char *const wishes[] = { "{\"vsock\":{\"cid\":7}}", "{\"display\":\"vnc\"}",
-		                              "{\"shares\":[{\"path\":\"/tmp\",\"tag\":\"t\"}]}",
-		                              "{\"tpm\":true}", "{\"watchdog\":true}" };
+	static const char *const wishes[] = {
+		"{\"arch\":\"aarch64\"}", "{\"vsock\":{\"cid\":7}}",
+		"{\"display\":\"vnc\"}",  "{\"shares\":[{\"path\":\"/tmp\",\"tag\":\"t\"}]}",
+		"{\"tpm\":true}",         "{\"watchdog\":true}"
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(wishes); i++) {
 		json_t *d = json_loads(wishes[i], 0, NULL), *reply;
@@ -536,4 +539,30 @@ Test(kvm, memory_is_given_in_huge_pages)
 	cr_expect(has_line(pid, "smaps", "VmFlags:", " hg "));
 	/* The kernel gives none to a memfd, whatever it is asked. */
 	cr_expect(!has_line(pid, "maps", "guest-ram", ""));
+}
+
+/* A network of its own for vmd and its guests. */
+static void tap_setup(void)
+{
+	if (access("/dev/net/tun", R_OK | W_OK) < 0)
+		cr_skip_test("no /dev/net/tun");
+	if (unshare(CLONE_NEWNET) < 0)
+		cr_skip_test("no network namespace can be made: %m");
+	kvm_setup();
+}
+
+TestSuite(kvm_tap, .timeout = 300, .init = tap_setup, .fini = kvm_teardown);
+
+/* The guest's driver takes one pair of queues of three, so the others are taken off the device. */
+Test(kvm_tap, a_card_of_several_queues_reaches_the_host)
+{
+	static const char make[] = "ip tuntap add vmdq mode tap multi_queue && "
+				   "ip addr add 198.51.100.1/30 dev vmdq && ip link set vmdq up";
+
+	cr_assert_eq(system(make), 0, "%s", make);
+	create("test=net-ping ip=198.51.100.2 peer=198.51.100.1",
+	       json_pack("{s:i, s:[{s:s, s:s, s:i}]}", "cpus", 3, "nics", "network", "tap",
+	                 "ifname", "vmdq", "queues", 3));
+	run_to_end();
+	expect_log("net: ping of 1514 bytes answered");
 }
