@@ -168,10 +168,34 @@ static int check_merged(const struct call *call, const json_t *definition, struc
 	                       err);
 }
 
+/*
+ * Whether a patch is about more than what vmd itself does with the guest. Otherwise no engine is
+ * asked: a guest whose host has lost a program that it needs must still be unprotected, labelled
+ * and taken out of the autostart.
+ */
+static bool concerns_engine(const json_t *patch)
+{
+	static const char *const own[] = { "actions", "autostart", "labels",  "on_host_shutdown",
+		                           "owner",   "protect",   "restart", "stop_timeout_ms" };
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)patch, key, value) {
+		bool found = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+			found |= strcmp(key, own[i]) == 0;
+		if (!found)
+			return true;
+	}
+	return false;
+}
+
 static int vm_update(struct call *call, struct vmd_error *err)
 {
 	cleanup_guest_change struct guest_change c = GUEST_CHANGE_INIT;
 	__attribute__((cleanup(held_fds_close))) struct held_fds held = { .n = 0 };
+	bool choose = concerns_engine(json_object_get(call->params, "set"));
 	cleanup_json json_t *definition = NULL;
 	struct engine_choice choice;
 	int r = guest_change_begin(call, "update", false, &c, err);
@@ -184,7 +208,7 @@ static int vm_update(struct call *call, struct vmd_error *err)
 	r = check_merged(call, definition, err);
 	if (r == 0)
 		r = definition_complete(call, definition, c.g, &held, err);
-	if (r == 0)
+	if (r == 0 && choose)
 		r = definition_check(call->vmd, definition, &choice, err);
 	if (r < 0)
 		return r;
@@ -194,7 +218,7 @@ static int vm_update(struct call *call, struct vmd_error *err)
 			return r;
 		if (json_object_get(json_object_get(call->params, "set"), "nics"))
 			take_held(c.g, &held);
-		if (!guest_state_is_live(c.g->state))
+		if (choose && !guest_state_is_live(c.g->state))
 			(void)definition_take_choice(c.g, &choice);
 	}
 	call_reply(call, json_pack("{s:s, s:s, s:I, s:I, s:o, s:O}", "uuid", c.g->uuid, "name",

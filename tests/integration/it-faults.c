@@ -248,6 +248,22 @@ Test(faults, qemu_that_is_missing_is_told)
 	json_decref(reply);
 }
 
+Test(faults, a_guest_whose_engine_is_gone_can_be_managed)
+{
+	guest_create_bare(&s, "a",
+	                  json_pack("{s:s, s:{s:b}}", "engine", "qemu", "protect", "delete", 1));
+	scene_stop(&s);
+	s.program_path = scene_path(&s, "empty-path");
+	cr_assert_eq(mkdir(s.program_path, 0700), 0);
+	scene_start(&s);
+	call_refused(&s.client, "unsupported", "vm.update", "{s:s, s:{s:s}}", "vm", "a", "set",
+	             "memory", "96M");
+	call_refused(&s.client, "denied", "vm.delete", "{s:s}", "vm", "a");
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:{s:b}, s:{s:s}}}", "vm", "a", "set", "protect",
+	        "delete", 0, "labels", "why", "no engine");
+	call_ok(&s.client, "vm.delete", "{s:s}", "vm", "a");
+}
+
 /* A stand-in of either engine: speaks garbage where QMP is due, then ends. */
 Test(faults, an_engine_that_answers_garbage_fails_its_start_only)
 {
