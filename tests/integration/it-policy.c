@@ -3,8 +3,10 @@
 #include "config.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -238,6 +240,16 @@ static pid_t start_bus(void)
 	return pid;
 }
 
+/* The host's own service manager, which root's vmd asks before any bus, is not to be asked. */
+static void hide_service_manager(void)
+{
+	if (access("/run/systemd/private", F_OK) < 0)
+		return;
+	cr_assert_eq(unshare(CLONE_NEWNS), 0);
+	cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	cr_assert_eq(mount("none", "/run/systemd", "tmpfs", 0, NULL), 0);
+}
+
 Test(policy, a_host_that_shuts_down_ends_guests_as_told)
 {
 	static const char *const guests[][3] = {
@@ -250,6 +262,7 @@ Test(policy, a_host_that_shuts_down_ends_guests_as_told)
 	pid_t bus;
 
 	scene_stop(&s);
+	hide_service_manager();
 	bus = start_bus();
 	scene_start(&s);
 	for (size_t i = 0; i < ARRAY_SIZE(guests); i++) {

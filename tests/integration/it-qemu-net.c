@@ -66,13 +66,15 @@ static void expect_tcp(int console, int port)
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	char text[64] = "";
 
-	console_run(console, "(echo by-tcp | nc -l -p 80 >/dev/null &); "
+	/* It goes when the client has gone: what it says must not be overtaken by its end. */
+	console_run(console, "mkfifo -m 600 /tmp/hold 2>/dev/null; "
+	                     "((echo by-tcp; cat /tmp/hold) | nc -l -p 80 >/dev/null &); "
 	                     "until grep -q ':0050 .* 0A ' /proc/net/tcp*; do :; done");
 	cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0, "%d: %m", port);
 	if (!engine_has(&s.client, "own_user_network"))
 		cr_assert_eq(write(fd, "\n", 1), 1);
 	cr_assert_eq(poll(&p, 1, patient(20000)), 1, "nothing from the guest on port %d", port);
-	cr_assert_gt(fd_read_all(fd, text, sizeof(text) - 1), 0);
+	cr_assert_gt(read(fd, text, sizeof(text) - 1), 0);
 	cr_expect_str_eq(text, "by-tcp\n");
 }
 

@@ -12,6 +12,7 @@
 
 #include "common/cleanup.h"
 #include "tests/integration/qemu-fixture.h"
+#include "tests/lib/engine.h"
 
 TestSuite(snapshot, .timeout = 400, .init = qemu_setup, .fini = qemu_teardown);
 
@@ -174,21 +175,26 @@ static off_t biggest_in(const char *dir, bool directories, char *ret, size_t len
 	return size;
 }
 
-/* Flips a byte in the middle of the biggest file of the snapshot. */
+/*
+ * Flips a byte of what the engine has to look at before the guest may run: QEMU reads a stream, of
+ * which the middle is as good as any; our own monitor maps RAM without reading it, but not the
+ * state before it.
+ */
 static void damage_snapshot(void)
 {
 	char dir[512], path[1024];
 	cleanup_close int fd = -1;
-	off_t size;
+	off_t size, at;
 	char byte;
 
 	biggest_in(scene_path(&s, "state/snapshots"), true, dir, sizeof(dir));
 	size = biggest_in(dir, false, path, sizeof(path));
 	cr_assert_gt(size, 1000000);
+	at = engine_is("kvm") ? 1500 : size / 2;
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	cr_assert_eq(pread(fd, &byte, 1, size / 2), 1);
+	cr_assert_eq(pread(fd, &byte, 1, at), 1);
 	byte ^= 0x40;
-	cr_assert_eq(pwrite(fd, &byte, 1, size / 2), 1);
+	cr_assert_eq(pwrite(fd, &byte, 1, at), 1);
 }
 
 /* A snapshot whose files are gone is damaged; "not_found" would say that there is none. */

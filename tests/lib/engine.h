@@ -8,7 +8,7 @@
  *   VMD_TEST_CMDLINE   words for the kernel command line of all Linux guests
  *   VMD_TEST_PATIENCE  every time limit is multiplied by it (1): for machines that are emulated
  *   VMD_TEST_PROBE     program instead of vmd-kvm-probe
- *   VMD_TEST_CONSOLES  directory that gets the consoles of all guests, named by test and number
+ *   VMD_TEST_LOGS      directory that gets consoles, logs and events, named by test and number
  */
 #include <jansson.h>
 #include <stdbool.h>

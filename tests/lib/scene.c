@@ -48,27 +48,31 @@ ReportHook(POST_ALL)(struct criterion_global_stats *stats)
 	stats->tests_failed++;
 }
 
-/*
- * Copies the consoles of all guests into the directory VMD_TEST_CONSOLES, if there is one, under
- * the name of the test: what is looked at when it has failed, however it did.
- */
-static void keep_consoles(struct scene *s)
+/* What tells afterwards how a test failed, for whoever asks for it: what the guests wrote, vmd's
+ * log and its events. */
+static void keep_logs(struct scene *s)
 {
-	const char *to = getenv("VMD_TEST_CONSOLES");
+	static const char *const kept[] = { "state/guests/*/console.log*", "vmd.log",
+		                            "state/events/*" };
+	const char *to = getenv("VMD_TEST_LOGS");
 	glob_t found = { 0 };
 	char path[512];
 
-	snprintf(path, sizeof(path), "%s/guests/*/console.log*", s->state_dir);
-	if (to && glob(path, 0, NULL, &found) == 0) {
-		for (size_t i = 0; i < found.gl_pathc; i++) {
-			cleanup_free char *text = NULL;
-			size_t len;
+	if (!to)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		snprintf(path, sizeof(path), "%s/%s", s->root, kept[i]);
+		glob(path, i ? GLOB_APPEND : 0, NULL, &found);
+	}
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		cleanup_free char *text = NULL;
+		size_t len;
 
-			snprintf(path, sizeof(path), "%.200s/%.100s-%.100s-%zu-console.log", to,
-			         criterion_current_suite->name, criterion_current_test->name, i);
-			if (fs_read_file(AT_FDCWD, found.gl_pathv[i], 16 << 20, &text, &len) == 0)
-				cr_assert_eq(fs_write_atomic(AT_FDCWD, path, text, len, 0), 0);
-		}
+		snprintf(path, sizeof(path), "%.200s/%.100s-%.100s-%zu-%.60s", to,
+		         criterion_current_suite->name, criterion_current_test->name, i,
+		         strrchr(found.gl_pathv[i], '/') + 1);
+		if (fs_read_file(AT_FDCWD, found.gl_pathv[i], 16 << 20, &text, &len) == 0)
+			cr_assert_eq(fs_write_atomic(AT_FDCWD, path, text, len, 0), 0);
 	}
 	globfree(&found);
 }
@@ -83,7 +87,7 @@ static void run_guard(struct scene *s, int pipe_fd)
 	while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR)
 		continue;
 	procs_kill_all(s->root);
-	keep_consoles(s);
+	keep_logs(s);
 	if (!getenv("VMD_TEST_KEEP"))
 		fs_remove_tree(AT_FDCWD, s->root);
 	_exit(0);
@@ -175,11 +179,13 @@ static int notify_socket(struct scene *s, char *ret_env, size_t len)
 
 static const char *prober(const struct scene *s)
 {
-	const char *given = getenv("VMD_TEST_PROBE");
+	const char *given = getenv("VMD_TEST_PROBE"), *proof = test_build("tests/kvm-proof");
 
 	if (s->kvm_probe)
 		return s->kvm_probe;
-	return given ? given : test_build("vmd-kvm-probe");
+	if (given)
+		return given;
+	return access(proof, X_OK) == 0 ? proof : test_build("vmd-kvm-probe");
 }
 
 /* vmd's environment: ours, with what the scene wants instead. Static storage. */
@@ -410,7 +416,7 @@ void scene_teardown(struct scene *s)
 {
 	if (!s->root[0])
 		return;
-	keep_consoles(s);
+	keep_logs(s);
 	if (!s->vmd)
 		scene_start(s);
 	delete_all_guests(s);
