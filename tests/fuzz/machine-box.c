@@ -232,11 +232,19 @@ void machine_box_send(struct machine_box *b, const void *bytes, size_t len, int 
 	(void)machine_box_turn(b);
 }
 
+/* All of them, not only asked to: who asks tells why after it, and parks last. So the turn that
+ * follows finds the reason, and what an input does is the same each time. */
 static bool is_parked(void *arg)
 {
-	struct machine_box *b = arg;
+	struct vcpus *a = &((struct machine_box *)arg)->machine.vcpus;
+	bool parked;
 
-	return atomic_load(&b->machine.vcpus.want) != VCPUS_RUN;
+	if (atomic_load(&a->want) == VCPUS_RUN)
+		return false;
+	pthread_mutex_lock(&a->lock);
+	parked = a->parked == a->n;
+	pthread_mutex_unlock(&a->lock);
+	return parked;
 }
 
 static void take_io(struct kvm_run *run, struct fuzz_input *in, uint8_t data[64])
