@@ -3,8 +3,11 @@
 
 #include "devices/test-device.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/macros.h"
 
 enum {
@@ -45,15 +48,19 @@ int test_device_init(struct test_device *d, struct bus *pio, struct platform *pl
 	int r;
 
 	d->platform = platform;
-	d->fd = fd;
+	d->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -EBADF;
+	if (fd >= 0 && d->fd < 0)
+		return -errno;
 	d->exit = (struct bus_region){ .ops = &exit_ops, .base = PORT_EXIT, .bytes = 4 };
 	d->serial = (struct bus_region){ .ops = &serial_ops, .base = PORT_SERIAL, .bytes = 1 };
 	r = bus_add(pio, &d->exit);
+	if (r == 0) {
+		r = bus_add(pio, &d->serial);
+		if (r < 0)
+			bus_remove(pio, &d->exit);
+	}
 	if (r < 0)
-		return r;
-	r = bus_add(pio, &d->serial);
-	if (r < 0)
-		bus_remove(pio, &d->exit);
+		cleanup_close_p(&d->fd);
 	return r;
 }
 
@@ -61,4 +68,5 @@ void test_device_deinit(struct test_device *d, struct bus *pio)
 {
 	bus_remove(pio, &d->serial);
 	bus_remove(pio, &d->exit);
+	cleanup_close_p(&d->fd);
 }

@@ -8,8 +8,10 @@
 struct test_device {
 	struct bus_region exit, serial;
 	struct platform *platform;
-	int fd; /* where the serial port's bytes go (borrowed), or -EBADF */
+	int fd; /* where the serial port's bytes go (owned), or -EBADF */
 };
 
+/* fd: borrowed; it is duplicated, as its owner closes it when the other end is gone. 0 or negative
+ * errno. */
 int test_device_init(struct test_device *d, struct bus *pio, struct platform *platform, int fd);
 void test_device_deinit(struct test_device *d, struct bus *pio);

@@ -198,8 +198,10 @@ static int add_platform(struct machine *m, struct vmd_error *err)
 		r = rtc_cmos_init(&m->rtc, &m->pio);
 	if (r == 0 && c->pvpanic)
 		r = pvpanic_init(&m->pvpanic, &m->pio, &m->platform);
-	if (r == 0 && c->test_device)
+	if (r == 0 && c->test_device) {
 		r = test_device_init(&m->test, &m->pio, &m->platform, c->console_fd);
+		m->has_test = r == 0;
+	}
 	return r < 0 ? cannot(r, "platform", err) : 0;
 }
 
@@ -240,6 +242,9 @@ void machine_remove_devices(struct machine *m)
 	if (m->has_serial)
 		serial_deinit(&m->serial, &m->pio);
 	m->has_serial = false;
+	if (m->has_test)
+		test_device_deinit(&m->test, &m->pio);
+	m->has_test = false;
 }
 
 int machine_start_loops(struct machine *m)

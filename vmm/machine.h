@@ -67,7 +67,7 @@ struct machine {
 	struct pvpanic pvpanic;
 	struct serial serial;
 	struct test_device test;
-	bool has_serial, realized;
+	bool has_serial, has_test, realized;
 	struct machine_device devices[MACHINE_MAX_DEVICES];
 	unsigned n_devices;
 	struct virtio_device *balloon; /* one of devices, or NULL */

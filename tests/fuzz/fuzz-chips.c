@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -22,7 +23,8 @@
  * The small chips: every port at every width, while the serial line's other end sends, takes, does
  * not take and hangs up, and the machine is saved, loaded from anything, and reset. Interrupt lines
  * are as the chips think they are, FIFO and ring stay within their bounds, the rest of the machine
- * is only asked for what it knows, and what is saved is loaded and saved as the same bytes.
+ * is only asked for what it knows, what is saved is loaded and saved as the same bytes, and nobody
+ * writes to a descriptor after it was closed.
  *
  * Input: operations of a byte and what each of them takes.
  */
@@ -35,9 +37,12 @@ static struct i8042 i8042;
 static struct acpi_power power;
 static struct pvpanic pvpanic;
 static struct test_device test;
-static int peer;
+static int peer, bystander; /* takes the number of what was closed */
 static bool lines[24];
-static unsigned pulses; /* of the event device, which is edge-triggered */
+static unsigned pulses;     /* of the event device, which is edge-triggered */
+static uint64_t flood_left; /* bytes; more of them reach nothing new, and take long */
+
+#define FLOOD_BYTES (SERIAL_RING_BYTES + 1024u)
 
 static void set_line(struct irqchip *c UNUSED, unsigned gsi, bool high)
 {
@@ -116,8 +121,9 @@ static void op_rtc(struct fuzz_input *in)
 /* A whole ring of output, and more. */
 static void op_flood(struct fuzz_input *in)
 {
-	uint64_t n = fuzz_take(in, 1) * 32;
+	uint64_t n = MIN_OF(fuzz_take(in, 1) * 32, flood_left);
 
+	flood_left -= n;
 	while (n--)
 		bus_write(&pio, SERIAL_PORT, 1, n);
 }
@@ -149,6 +155,8 @@ static void op_hang_up(struct fuzz_input *in)
 		return;
 	cleanup_close_p(&peer);
 	settle();
+	if (bystander < 0)
+		bystander = memfd_create("bystander", MFD_CLOEXEC);
 }
 
 static void op_machine(struct fuzz_input *in)
@@ -256,9 +264,11 @@ static void set_up(void)
 	int sv[2];
 
 	memset(lines, 0, sizeof(lines));
+	flood_left = FLOOD_BYTES;
 	bus_init(&pio);
 	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
 	peer = sv[1];
+	bystander = -EBADF;
 	FUZZ_CHECK(ioloop_new("fuzz", &loop) == 0);
 	FUZZ_CHECK(serial_init(&serial, &pio, &irqchip, loop, sv[0]) == 0);
 	FUZZ_CHECK(rtc_cmos_init(&rtc, &pio) == 0 && i8042_init(&i8042, &pio, &platform) == 0);
@@ -287,5 +297,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	FUZZ_CHECK(pio.n == 0);
 	bus_deinit(&pio);
 	cleanup_close_p(&peer);
+	FUZZ_CHECK(bystander < 0 || lseek(bystander, 0, SEEK_END) == 0);
+	cleanup_close_p(&bystander);
 	return 0;
 }

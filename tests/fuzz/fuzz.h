@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /* What a fuzz target is: one function, called by libFuzzer, or by replay.c in ordinary builds. */
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +18,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 			abort();                                                \
 		}                                                               \
 	} while (0)
+
+/* As the monitor and the daemon have it; a target that it ends leaves no finding. */
+__attribute__((constructor)) static void fuzz_ignore_sigpipe(void)
+{
+	(void)signal(SIGPIPE, SIG_IGN);
+}
 
 /* Takes numbers from the input; zeroes when it is used up. */
 struct fuzz_input {
