@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -14,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/macros.h"
@@ -46,6 +46,8 @@ static unsigned n_cpus;
 static struct blob chips[3];
 static _Atomic unsigned calls, fail_at;
 static int fail_error;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t waits_now = PTHREAD_COND_INITIALIZER; /* some cpu's waits became true */
 
 /* Registers of this processor: the time stamp counter, its deadline, and some that are plain. */
 static const uint32_t msr_list[MSRS] = {
@@ -236,6 +238,32 @@ static int cpu_state(struct cpu *c, unsigned long request, void *arg)
 	abort();
 }
 
+static void tell_that_it_waits(struct cpu *c)
+{
+	pthread_mutex_lock(&lock);
+	atomic_store(&c->waits, true);
+	pthread_cond_broadcast(&waits_now);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Until c waits or is_over(arg), which nobody tells: it is looked at again and again. It does not
+ * spin, for that would take the processor's thread its time. */
+static void wait_for(struct cpu *c, bool (*is_over)(void *arg), void *arg)
+{
+	while (!atomic_load(&c->waits) && !is_over(arg)) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 50000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_mutex_lock(&lock);
+		if (!atomic_load(&c->waits))
+			(void)pthread_cond_timedwait(&waits_now, &lock, &until);
+		pthread_mutex_unlock(&lock);
+	}
+}
+
 /* A kick that comes between the look at immediate_exit and the wait ends the wait: the signal is
  * only let in there, as in the kernel. */
 static int run_cpu(struct cpu *c)
@@ -251,7 +279,7 @@ static int run_cpu(struct cpu *c)
 	if (__atomic_load_n(&c->run->immediate_exit, __ATOMIC_SEQ_CST)) {
 		r = -1;
 	} else {
-		atomic_store(&c->waits, true);
+		tell_that_it_waits(c);
 		r = ppoll(&p, 1, NULL, &before);
 		atomic_store(&c->waits, false);
 	}
@@ -269,8 +297,7 @@ bool fake_kvm_exit(unsigned cpu, const struct kvm_run *exit, const uint8_t *data
 
 	if (cpu >= n_cpus)
 		return false;
-	while (!is_over(arg) && !atomic_load(&c->waits))
-		sched_yield();
+	wait_for(c, is_over, arg);
 	if (is_over(arg))
 		return false;
 	*c->run = *exit;
@@ -283,8 +310,7 @@ bool fake_kvm_exit(unsigned cpu, const struct kvm_run *exit, const uint8_t *data
 	}
 	atomic_store(&c->waits, false);
 	eventfd_write(c->exit_fd, 1);
-	while (!atomic_load(&c->waits) && !is_over(arg))
-		sched_yield();
+	wait_for(c, is_over, arg);
 	return true;
 }
 

@@ -25,11 +25,13 @@
  */
 
 #define MAX_CALLS 8
+#define TOO_LONG  75 /* pieces: more than a message may have */
 
 static struct qmp *qmp;
 static int peer;
 static unsigned calls_begun, calls_ended, closes;
 static bool free_in_event, closed;
+static bool was_too_long;
 static char last_id[64]; /* of the newest command that was sent */
 
 static const char *const messages[] = {
@@ -166,13 +168,18 @@ static void op_close(struct fuzz_input *in)
 	turn();
 }
 
+/* Megabytes take long, so they are rare, and come once. */
 static void op_long(struct fuzz_input *in)
 {
 	static char spaces[60000];
+	uint8_t what = (uint8_t)fuzz_take(in, 1), n = (uint8_t)fuzz_take(in, 1);
+	bool is_too_long = what >= 0xFE && n >= 0x80 && !was_too_long;
+	size_t bytes = is_too_long ? sizeof(spaces) : 1000;
 
-	memset(spaces, fuzz_take(in, 1) & 1 ? '[' : ' ', sizeof(spaces));
-	for (uint64_t n = fuzz_take(in, 1); n; n--)
-		send_text(spaces, sizeof(spaces), false);
+	was_too_long |= is_too_long;
+	memset(spaces, what & 1 ? '[' : ' ', bytes);
+	for (n = is_too_long ? TOO_LONG : n % 8; n; n--)
+		send_text(spaces, bytes, false);
 }
 
 static void (*const operations[])(struct fuzz_input *in) = {
@@ -193,12 +200,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sv) == 0);
 	peer = sv[1];
 	calls_begun = calls_ended = closes = 0;
-	closed = false;
+	closed = was_too_long = false;
 	free_in_event = how & 2;
 	snprintf(last_id, sizeof(last_id), "none");
 	FUZZ_CHECK(qmp_new(sv[0], how & 1, &ops, NULL, &qmp) == 0);
 	turn();
-	for (unsigned n = 0; in.left && n < 64; n++)
+	for (unsigned n = 0; in.left && n < 40; n++)
 		operations[fuzz_take(&in, 1) % ARRAY_SIZE(operations)](&in);
 	cleanup_close_p(&peer);
 	turn();

@@ -23,6 +23,11 @@
 
 static struct machine_box box;
 static int saved_fd; /* a file that a machine may be saved to */
+static unsigned many_left;
+
+#define MOST_OPS  60
+#define MOST_SLOW 8 /* commands at once */
+#define MOST_MANY 2 /* operations that send very much: they take long */
 
 static const char *const commands[] = {
 	"{\"execute\":\"qmp_capabilities\"}",
@@ -123,13 +128,16 @@ static void op_turns(struct fuzz_input *in UNUSED)
 	(void)machine_box_turn(&box);
 }
 
-/* Many events or replies that nobody reads. */
+/* Many events or replies that nobody reads; what takes long, a reset for one, not that often. */
 static void op_flood(struct fuzz_input *in)
 {
 	const char *text = commands[fuzz_take(in, 1) % ARRAY_SIZE(commands)];
 	static char bytes[4096];
-	size_t len = strlen(text), n = sizeof(bytes) / len;
+	size_t len = strlen(text), n = strstr(text, "query-") ? sizeof(bytes) / len : MOST_SLOW;
 
+	if (!many_left)
+		return;
+	many_left--;
 	for (size_t i = 0; i < n; i++)
 		memcpy(bytes + i * len, text, len);
 	machine_box_send(&box, bytes, n * len, -EBADF);
@@ -141,9 +149,12 @@ static void op_long(struct fuzz_input *in)
 	static char bytes[4096];
 	uint8_t how = (uint8_t)fuzz_take(in, 1);
 
+	if (!many_left)
+		return;
+	many_left--;
 	machine_box_send(&box, "{\"", 2, -EBADF);
 	memset(bytes, how & 1 ? '[' : 'a', sizeof(bytes));
-	for (unsigned n = how >> 1 & 31; n; n--)
+	for (unsigned n = how >= 0xC0 ? how >> 1 & 31 : how >> 1 & 1; n; n--)
 		machine_box_send(&box, bytes, sizeof(bytes), -EBADF);
 }
 
@@ -199,12 +210,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	unsigned parts = (unsigned)fuzz_take(&in, 2);
 	int r;
 
+	many_left = MOST_MANY;
 	saved_fd = memfd_create("saved", MFD_CLOEXEC);
 	r = machine_box_init(&box, parts & 0x3FF, &err);
 	if (parts & 0x4000)
 		machine_box_send(&box, commands[0], strlen(commands[0]), -EBADF);
 	FUZZ_CHECK(r == 0);
-	for (unsigned n = 0; in.left && n < 100 && box.machine.status != MACHINE_SHUTDOWN; n++) {
+	for (unsigned n = 0; in.left && n < MOST_OPS && box.machine.status != MACHINE_SHUTDOWN;
+	     n++) {
 		ops[fuzz_take(&in, 1) % ARRAY_SIZE(ops)](&in);
 		check();
 	}
