@@ -11,6 +11,7 @@
 
 #include "common/macros.h"
 #include "tests/fuzz/fuzz.h"
+#include "vmm/boot-elf.h"
 #include "vmm/boot.h"
 #include "vmm/memory.h"
 
@@ -19,6 +20,9 @@
  * and memory of some sizes. What is refused has a reason. What is loaded is entered where the file
  * was put, finds its initrd whole, on a page, clear of the kernel, in what the memory map calls RAM
  * and the command line whole. The pages around RAM kill whoever leaves it.
+ *
+ * Kinds: 0 any file, 1 bzImage, 2 and 3 ELF of 64 and 32 bits; with 32 an ELF file has a Multiboot
+ * header and no note.
  *
  * Input: kind, memory, length of the command line, initrd's pages and bytes, then the file, or the
  * changes to a good one: (position:2, value:1) ...
@@ -49,8 +53,19 @@ struct small_elf {
 		char name[4];
 		uint32_t entry;
 	} notes[2];
+	struct {
+		uint32_t magic, flags, checksum;
+	} multiboot;
 	uint8_t code[64];
 };
+
+enum {
+	KIND_NO_INITRD = 8,
+	KIND_PIPE = 16,
+	KIND_MULTIBOOT = 32
+};
+
+#define HEADER_MAGIC 0x1BADB002u
 
 /* Above what is accessible there is only what kills. */
 static void make_ram(uint64_t bytes, bool with_high)
@@ -91,6 +106,22 @@ static size_t good_bzimage(uint8_t *k)
 	memset(k, 0, 2048);
 	memcpy(k + HEADER_AT, &h, sizeof(h));
 	return KERNEL_BYTES;
+}
+
+/* In place of the notes; the program header that was theirs is one of nothing. */
+static void make_multiboot(struct small_elf *e, bool is_64)
+{
+	memset(e->notes, 0, sizeof(e->notes));
+	e->multiboot.magic = HEADER_MAGIC;
+	e->multiboot.flags = 3;
+	e->multiboot.checksum = -(HEADER_MAGIC + 3);
+	if (is_64) {
+		e->p64[2].p_type = PT_NULL;
+		e->h64.e_entry = 0x200010;
+	} else {
+		e->p32[2].p_type = PT_NULL;
+		e->h32.e_entry = 0x200010;
+	}
 }
 
 static size_t good_elf(uint8_t *k, bool is_64)
@@ -155,6 +186,8 @@ static int make_kernel(struct fuzz_input *in, uint8_t kind)
 	if (kind % 4 == 0)
 		return file_of(in->at, in->left);
 	len = kind % 4 == 1 ? good_bzimage(k) : good_elf(k, kind % 4 == 2);
+	if (kind % 4 != 1 && kind & KIND_MULTIBOOT)
+		make_multiboot((struct small_elf *)(void *)k, kind % 4 == 2);
 	while (in->left) {
 		size_t at = fuzz_take(in, 2), value = fuzz_take(in, 1);
 
@@ -170,9 +203,9 @@ static int make_initrd(uint64_t bytes, uint8_t kind)
 {
 	int fd, ends[2];
 
-	if (kind & 8)
+	if (kind & KIND_NO_INITRD)
 		return -EBADF;
-	if (kind & 16) {
+	if (kind & KIND_PIPE) {
 		FUZZ_CHECK(pipe2(ends, O_CLOEXEC) == 0);
 		close(ends[1]);
 		return ends[0];
@@ -229,6 +262,34 @@ static void check_pvh(uint64_t initrd_bytes)
 	check_initrd(module[0], module[1], initrd_bytes);
 }
 
+/* Multiboot Specification 0.6.96, section 3.3: the words of the information that we fill. */
+static void check_multiboot(const struct boot_entry *entry, uint64_t initrd_bytes)
+{
+	const uint32_t *info = guestmem_at(&mem, GPA(entry->rbx), 72), *module;
+	uint32_t map_bytes, at;
+	struct boot_range map[BOOT_MAX_RANGES];
+	unsigned n = boot_memory_map(&mem, map);
+
+	FUZZ_CHECK(info && info[0] == (1 | 4 | 8 | 64 | 512) && info[1] == BOOT_LOW_END / 1024);
+	FUZZ_CHECK(info[2] == (mem.regions[0].bytes - BOOT_HIGH) / 1024);
+	FUZZ_CHECK(!strcmp(guestmem_at(&mem, GPA(info[4]), strlen(cmdline) + 1), cmdline));
+	FUZZ_CHECK(info[5] == (initrd_bytes != 0));
+	map_bytes = info[11];
+	at = info[12];
+	FUZZ_CHECK(map_bytes == n * 24 && at >= entry->rbx + 88 &&
+	           at + map_bytes <= BOOT_ZERO_PAGE);
+	for (unsigned i = 0; i < n; i++) {
+		const uint8_t *p = guestmem_at(&mem, GPA(at + i * 24), 24);
+
+		FUZZ_CHECK(p[0] == 20 && !memcmp(p + 4, &map[i].start, 8) &&
+		           !memcmp(p + 12, &map[i].bytes, 8) && p[20] == map[i].type);
+	}
+	if (!initrd_bytes)
+		return;
+	module = guestmem_at(&mem, GPA(info[6]), 16);
+	check_initrd(module[0], module[1] - module[0], initrd_bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint64_t sizes[] = { 16ull << 20, 17ull << 20, 64ull << 20, 8ull << 20 };
@@ -257,6 +318,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		FUZZ_CHECK(!strcmp(guestmem_at(&mem, GPA(BOOT_CMDLINE), words + 1), cmdline));
 		if (entry.mode == BOOT_64)
 			check_bzimage(initrd_bytes);
+		else if (entry.rax == BOOT_MULTIBOOT_MAGIC)
+			check_multiboot(&entry, initrd_bytes);
 		else
 			check_pvh(initrd_bytes);
 	}
