@@ -241,6 +241,7 @@ static void check_bzimage(uint64_t initrd_bytes)
 	const struct boot_params *p = guestmem_at(&mem, GPA(BOOT_ZERO_PAGE), sizeof(*p));
 	uint64_t at = p->hdr.ramdisk_image, from = p->hdr.pref_address;
 
+	FUZZ_CHECK(guestmem_at(&mem, GPA(from), p->hdr.init_size));
 	check_initrd(at, p->hdr.ramdisk_size, initrd_bytes);
 	FUZZ_CHECK(!initrd_bytes || at >= from + p->hdr.init_size);
 	FUZZ_CHECK(!initrd_bytes || at + initrd_bytes - 1 <= p->hdr.initrd_addr_max);

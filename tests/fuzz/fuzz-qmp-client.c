@@ -45,6 +45,8 @@ static const char *const messages[] = {
 	"{\"return\":{},\"id\":5}",
 	"[]",
 	"{\"event\":{},\"QMP\":1}",
+	"{\"event\":\"RESUME\",\"timestamp\":{\"seconds\":-1,\"microseconds\":5}}",
+	"{\"event\":\"0123456789012345678901234567890123456789012345678901234567890123\"}",
 };
 
 static void on_event(void *userdata UNUSED, const char *name, const json_t *data, uint64_t time_us)

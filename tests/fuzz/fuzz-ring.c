@@ -20,8 +20,8 @@
  */
 
 #define RAM_BYTES 65536u
-#define DESC_AT   0u
-#define AVAIL_AT  1024u
+#define AVAIL_AT  0u /* first, so that short inputs reach the heads */
+#define DESC_AT   144u
 #define USED_AT   2048u
 #define POPS      64
 

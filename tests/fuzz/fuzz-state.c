@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "common/cleanup.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/lib/dummy-device.h"
 #include "tests/lib/guest-pci.h"
@@ -111,11 +112,18 @@ static size_t make_changed(struct fuzz_input *in, uint8_t *data, size_t max)
 	return len;
 }
 
-static bool load(struct box *b, const uint8_t *data, size_t len)
+/* From memory of just that size, so that a step beyond its end is seen. */
+static bool load(struct box *b, const uint8_t *bytes, size_t len)
 {
+	cleanup_free uint8_t *data = malloc(len);
 	struct vmd_error err = VMD_ERROR_INIT;
 	struct state_in in;
-	int r = state_open(&in, data, len, &err);
+	int r;
+
+	FUZZ_CHECK(data || !len);
+	if (len)
+		memcpy(data, bytes, len);
+	r = state_open(&in, data, len, &err);
 
 	if (r == 0)
 		r = pci_bus_load(&b->m.pci, &in, &err);

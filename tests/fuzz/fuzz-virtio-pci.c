@@ -59,6 +59,14 @@ static void access_bar(struct fuzz_input *in)
 	(void)bus_read(&m.mmio, at, size);
 }
 
+/* The MSI-X table, and one entry more than it has. */
+static void access_table(struct fuzz_input *in)
+{
+	uint64_t at = driver.table + fuzz_take(in, 1) % ((QUEUES + 2) * 4) * 4;
+
+	machine_write(&m, at, 4, fuzz_take(in, 4));
+}
+
 static void access_common(struct fuzz_input *in)
 {
 	uint64_t at = driver.common + fuzz_take(in, 1) % 0x40;
@@ -146,7 +154,7 @@ static void reset_machine(struct fuzz_input *in UNUSED)
 static void (*const actions[])(struct fuzz_input *in) = {
 	access_config, access_ports,  access_bar,       access_common, kick,
 	poke,          negotiate,     set_queue,        driver_ok,     add_chain,
-	enable_again,  change_config, pause_and_resume, reset_machine,
+	enable_again,  change_config, pause_and_resume, reset_machine, access_table,
 };
 
 static void check_frozen(unsigned i)
