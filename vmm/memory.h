@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 /*
- * The guest's RAM: one piece, seen by the guest below 3 GiB and above 4 GiB. It is private memory of
- * this process, which the kernel gives in huge pages; or a sealed memfd, where another process maps
- * it too (vhost-user) or huge pages are reserved ones. A restored guest has its snapshot file mapped
- * privately in its place.
+ * The guest's RAM: one piece, seen by the guest below 3 GiB and above 4 GiB. It is private memory
+ * of this process, which the kernel gives in huge pages; or a sealed memfd, where another process
+ * maps it too (vhost-user) or huge pages are reserved ones. A restored guest has its snapshot file
+ * mapped privately in its place.
  */
 #include <stdbool.h>
 #include <stdint.h>
