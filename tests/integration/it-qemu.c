@@ -586,7 +586,7 @@ Test(qemu, what_cannot_be_is_refused_with_field_and_reason)
 Test(qemu, what_cannot_be_is_refused_of_aarch64)
 {
 	if (engine_is("kvm"))
-		return; /* the architecture itself: what_it_cannot_do_is_refused_by_name of it-kvm */
+		return; /* it refuses the architecture itself (it-kvm) */
 	expect_refused("unsupported", "definition.cpus.model", "x86_64",
 	               "{'arch': 'aarch64', 'cpus': {'model': 'x86-64-v2'}}");
 	expect_refused("unsupported", "definition.cpus.count", "at most 8",
