@@ -10,6 +10,7 @@
 
 #include "common/cleanup.h"
 #include "common/jsonx.h"
+#include "common/parse.h"
 #include "daemon/definition-parts.h"
 #include "daemon/host.h"
 
@@ -58,6 +59,22 @@ int engine_refuse(struct vmd_error *err, const char *field, const char *format, 
 	if (err && err->kind == ERROR_NONE)
 		snprintf(err->field, sizeof(err->field), "%s", field);
 	return error_set(err, ERROR_UNSUPPORTED, "%s", text);
+}
+
+int engine_check_room(const struct host_facts *host, const json_t *definition,
+                      struct vmd_error *err)
+{
+	const json_t *backing = json_object_get(definition, "memory_backing");
+	bool at_once = jsonx_bool(backing, "prealloc", false) ||
+	               strcmp(jsonx_str(backing, "hugepages", "transparent"), "transparent") != 0;
+	uint64_t bytes = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
+	char have[32];
+
+	if (!at_once || bytes <= host->memory_bytes)
+		return 0;
+	return engine_refuse(err, "definition.memory",
+	                     "this host has %s of memory, and the guest's is taken at its start",
+	                     format_size(have, sizeof(have), host->memory_bytes));
 }
 
 static bool wants_firmware(const json_t *definition, const char *arch, const char *name)

@@ -99,6 +99,13 @@ const char *engine_arch(const struct host_facts *host, const json_t *definition)
 /* Sets ERROR_UNSUPPORTED with a field; returns its negative errno. */
 int engine_refuse(struct vmd_error *err, const char *field, const char *format, ...)
 	PRINTF_LIKE(3, 4);
+/*
+ * Memory that is taken from the host as a whole when the guest starts (prealloc, huge pages) has to
+ * be in it. Other memory is taken as the guest touches it, so it may be more than the host has. 0,
+ * or ERROR_UNSUPPORTED with the field.
+ */
+int engine_check_room(const struct host_facts *host, const json_t *definition,
+                      struct vmd_error *err);
 /* Can the kvm engine run anything here? 0, or ERROR_UNSUPPORTED with the reason. */
 int engine_kvm_available(const struct host_facts *host, struct vmd_error *err);
 

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "common/jsonx.h"
-#include "common/parse.h"
 #include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/qemu-cmdline.h"
@@ -132,15 +131,11 @@ static int check_cpus(const struct subject *s, struct vmd_error *err)
 static int check_memory(const struct subject *s, struct vmd_error *err)
 {
 	uint64_t bytes = jsonx_size(s->definition, "memory", DEFAULT_MEMORY_BYTES);
-	char have[32];
 
 	if (bytes < MIB || bytes % MIB)
 		return error_set_field(err, "definition.memory",
 		                       "memory has to be a whole number of MiB, at least 1M");
-	if (bytes > s->host->memory_bytes)
-		return engine_refuse(err, "definition.memory", "this host has %s of memory",
-		                     format_size(have, sizeof(have), s->host->memory_bytes));
-	return 0;
+	return engine_check_room(s->host, s->definition, err);
 }
 
 static int check_boot(const struct subject *s, struct vmd_error *err)

@@ -135,9 +135,12 @@ int qemu_cpu_argument(const char *arch, const char *model, const char *accel, ch
 }
 
 /* virtiofsd shares the guest's memory, and what is asked of it goes with a backend of its own. */
+/* More memory than the host has is none that the kernel would give QEMU as its own. */
 static bool has_backend(const struct qemu_builder *b)
 {
-	return json_array_size(json_object_get(b->definition, "shares")) ||
+	return jsonx_size(b->definition, "memory", DEFAULT_MEMORY_BYTES) >
+	               b->in->host->memory_bytes ||
+	       json_array_size(json_object_get(b->definition, "shares")) ||
 	       json_object_get(b->definition, "memory_backing");
 }
 

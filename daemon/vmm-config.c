@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include "common/jsonx.h"
-#include "common/parse.h"
 #include "daemon/definition-parts.h"
 #include "daemon/host.h"
 #include "daemon/storage-args.h"
 
 #define MIB         (1u << 20)
 #define LEAST_MIB   16
+#define MOST_BYTES  (1ull << 40)
 #define MOST_CPUS   64
 #define MOST_DISKS  16
 #define MOST_SLOTS  27 /* of 32: host bridge, and those of rng, balloon, console and the last */
@@ -47,7 +47,6 @@ static int check_memory(const struct host_facts *host, const json_t *definition,
                         struct vmd_error *err)
 {
 	uint64_t bytes = jsonx_size(definition, "memory", DEFAULT_MEMORY_BYTES);
-	char have[32];
 
 	if (bytes < MIB || bytes % MIB)
 		return error_set_field(err, "definition.memory",
@@ -55,10 +54,10 @@ static int check_memory(const struct host_facts *host, const json_t *definition,
 	if (bytes < LEAST_MIB * (uint64_t)MIB)
 		return engine_refuse(err, "definition.memory",
 		                     "a guest of engine 'kvm' has at least %dM", LEAST_MIB);
-	if (bytes > host->memory_bytes)
-		return engine_refuse(err, "definition.memory", "this host has %s of memory",
-		                     format_size(have, sizeof(have), host->memory_bytes));
-	return 0;
+	if (bytes > MOST_BYTES)
+		return engine_refuse(err, "definition.memory",
+		                     "engine 'kvm' has at most 1T of memory");
+	return engine_check_room(host, definition, err);
 }
 
 static bool is_raw(const json_t *disk)

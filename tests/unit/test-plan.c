@@ -96,6 +96,9 @@ Test(plan, qemu_memory_comes_from_where_it_is_told)
 	                "-object", "\"prealloc\":true", true);
 	expect_argument("{'name':'a'," KERNEL ",'memory_backing':{'prealloc':true}}", "kvm",
 	                "-machine", "memory-backend=memory0", true);
+	/* More than the host has (8 GiB). */
+	expect_argument("{'name':'a'," KERNEL ",'memory':'9G'}", "kvm", "-object",
+	                "memory-backend-memfd", true);
 }
 
 Test(plan, qemu_disks_and_taps_have_queues)
@@ -310,6 +313,16 @@ static void expect_kvm_refusal(const char *definition, const char *field)
 	cr_expect_str_eq(err.field, field, "%s: %s", definition, err.message);
 }
 
+Test(plan, memory_may_be_more_than_the_host_has)
+{
+	cleanup_json json_t *d = js("{'name':'a'," KERNEL ",'memory':'9G'}");
+	struct engine_choice choice;
+	struct vmd_error err = VMD_ERROR_INIT;
+
+	cr_expect_eq(engine_kvm.check(&host, d, &choice, &err), 0, "%s", err.message);
+	cr_expect_eq(qemu_check(&host, d, "kvm", &err), 0, "%s", err.message);
+}
+
 Test(plan, what_our_monitor_lacks_is_refused_by_field)
 {
 	expect_kvm_refusal("{'name':'a','boot':{'firmware':'uefi'}}", "definition.boot.firmware");
@@ -323,7 +336,13 @@ Test(plan, what_our_monitor_lacks_is_refused_by_field)
 	                   ",'cpus':{'count':3,'topology':{'sockets':2,'cores':1,'threads':1}}}",
 	                   "definition.cpus.topology");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'15M'}", "definition.memory");
-	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'1T'}", "definition.memory");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'1025G'}", "definition.memory");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'9G','memory_backing':"
+	                   "{'prealloc':true}}",
+	                   "definition.memory");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'9G','memory_backing':"
+	                   "{'hugepages':'1G'}}",
+	                   "definition.memory");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'vsock':{'cid':3}}", "definition.vsock");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'display':'vnc'}", "definition.display");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'shares':[{'path':'/s','tag':'t'}]}",
