@@ -71,6 +71,15 @@ static void on_alarm(int sig)
 	(void)alarm(1);
 }
 
+/* Its handler, too, which an alarm of the machine before has removed. */
+static void start_alarm(void)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+
+	(void)sigaction(SIGALRM, &action, NULL);
+	(void)alarm(TIME_LIMIT_S);
+}
+
 static int open_device(const char *path, struct report *r)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC), version;
@@ -319,7 +328,7 @@ static int machine_open(struct machine *m, int kvm, struct report *r)
 	int result, e;
 
 	/* For this machine only: on a busy host it is the making of all of them that takes long. */
-	(void)alarm(TIME_LIMIT_S);
+	start_alarm();
 	result = machine_init(m, kvm, r);
 	if (result == 0 && (e = set_cpuid(kvm, m)) < 0)
 		result = refuse(r, "KVM refuses its own CPUID: %s", strerror(-e));
@@ -440,7 +449,6 @@ static int probe(int kvm UNUSED, struct report *r)
 int main(int argc, char **argv)
 {
 	const char *device = argc > 1 ? argv[1] : "/dev/kvm";
-	struct sigaction action = { .sa_handler = on_alarm };
 	struct report r = { 0 };
 	cleanup_close int kvm = -EBADF;
 
@@ -448,8 +456,7 @@ int main(int argc, char **argv)
 		fputs("Usage: vmd-kvm-probe [DEVICE]\n", stderr);
 		return 64;
 	}
-	(void)sigaction(SIGALRM, &action, NULL);
-	(void)alarm(TIME_LIMIT_S);
+	start_alarm();
 	kvm = open_device(device, &r);
 	if (kvm >= 0 && probe(kvm, &r) == 0) {
 		r.usable = true;
