@@ -7,7 +7,7 @@
 check "the package installs" dpkg -i vmd.deb || finish
 check "a guest is created" make_guest web || finish
 check "it starts" vmctl start web || finish
-check "engine auto takes KVM" of_is web .engine.accel kvm
+check "engine auto takes the monitor" on_kvm web
 note "engine: $(of web '.engine.name + ", " + .engine.reason')"
 check "it says why" [ -n "$(of web .engine.reason)" ]
 check "it boots" booted web || finish
