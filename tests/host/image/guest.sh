@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash disable=SC2154 # read by ../build-image, whose names these are
 # The Debian guest of the host: an installed system with systemd, Debian's cloud kernel and its standard
-# one, and the initrds that their packages made. In /boot are also vmlinux-*, unpacked from vmlinuz-*.
+# one, and the initrds that their packages made. In /boot is also the cloud kernel's vmlinux, unpacked from its vmlinuz.
 # root's password is "guest".
 
 # Hardware that no guest has and that initramfs-tools leaves out of an initrd for any machine
@@ -39,7 +39,10 @@ configure_guest() {
 	# What only takes time here.
 	for unit in getty@tty1.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 		e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-networkd.service \
-		systemd-timesyncd.service systemd-pstore.service systemd-tmpfiles-clean.timer; do
+		systemd-timesyncd.service systemd-pstore.service systemd-tmpfiles-clean.timer \
+		modprobe@{configfs,dm_mod,drm,efi_pstore,fuse,loop}.service dev-{hugepages,mqueue}.mount \
+		sys-kernel-{config,debug,tracing}.mount sys-fs-fuse-connections.mount \
+		systemd-{binfmt,random-seed,sysctl,update-utmp,update-utmp-runlevel}.service; do
 		ln -sf /dev/null "$root/etc/systemd/system/$unit"
 	done
 	echo 'LABEL=guest / ext4 defaults,noatime 0 1' >"$root/etc/fstab"
@@ -54,7 +57,8 @@ build_guest() {
 	bootstrap_guest
 	for modules in "$tmp"/guest/usr/lib/modules/*; do
 		version=$(basename "$modules")
-		"$here/../kit/extract-vmlinux" "$tmp/guest/boot/vmlinuz-$version" "$tmp/guest/boot/vmlinux-$version"
+		[ "${version#*cloud}" = "$version" ] || "$here/../kit/extract-vmlinux" \
+			"$tmp/guest/boot/vmlinuz-$version" "$tmp/guest/boot/vmlinux-$version"
 		prune_guest_modules "$modules"
 	done
 	configure_guest
