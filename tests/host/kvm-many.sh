@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# full
 # shellcheck source=/dev/null
 # Ten Linux guests at once on our monitor.
 . ./lib.sh

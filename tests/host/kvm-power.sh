@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# full
 # shellcheck source=/dev/null
 # How Linux guests on our monitor end and begin again: reboot, reset, power button, power-off, panic with
 # each of its actions; snapshots of a running one, and its clock after them. One of them is booted by PVH.
