@@ -25,6 +25,8 @@ static const struct spec disk_spec = {
 		{ "path", NULL, SPEC_PATH },
 		{ "disk", NULL, SPEC_TEXT },
 		{ "format", NULL, SPEC_TEXT },
+		{ "backing", "backing.path", SPEC_PATH },
+		{ "backing.format", NULL, SPEC_TEXT },
 		{ "size", NULL, SPEC_TEXT },
 		{ "readonly", NULL, SPEC_BOOL },
 		{ "cache", NULL, SPEC_TEXT },
@@ -382,8 +384,10 @@ void definition_resolve(json_t *definition, const char *dir)
 	resolve_member(boot, "initrd", dir);
 	resolve_member(boot, "iso", dir);
 	resolve_member(json_object_get(definition, "display"), "socket", dir);
-	json_array_foreach(json_object_get(definition, "disks"), i, item)
+	json_array_foreach(json_object_get(definition, "disks"), i, item) {
 		resolve_member(item, "path", dir);
+		resolve_member(json_object_get(item, "backing"), "path", dir);
+	}
 	json_array_foreach(json_object_get(definition, "shares"), i, item)
 		resolve_member(item, "path", dir);
 }

@@ -17,7 +17,8 @@
 		{ "boot-order", 0, "LIST", "what firmware tries: iso,disk,network" },                    \
 		{ "iso", 0, "FILE", "ISO image in a read-only CD drive" },                               \
 		{ "disk", 'd', "SPEC",                                                                   \
-		  "path=FILE|disk=NAME,format=F[,readonly][,size=S][,cache=C][,discard=D][,serial=S]"    \
+		  "path=FILE|disk=NAME,format=F[,backing=FILE,backing.format=F]"                         \
+		  "[,readonly][,size=S][,cache=C][,discard=D][,serial=S]"                                \
 		  "[,bus=B][,bandwidth=S][,bandwidth.read=S][,bandwidth.write=S][,iops=N][,iops.read=N]" \
 		  "[,iops.write=N][,queues=N]" },                                                        \
 		{ "nic", 'n', "SPEC",                                                                    \

@@ -71,7 +71,8 @@ static int check_member(const json_t *definition, const json_t *old, const char 
 int definition_check_files(const struct call *call, const json_t *definition, const json_t *old,
                            struct vmd_error *err)
 {
-	static const char *const lists[][2] = { { "disks", "path" },
+	static const char *const lists[][2] = { { "disks", "backing" },
+		                                { "disks", "path" },
 		                                { "shares", "path" },
 		                                { "nics", "ifname" } };
 	static const char *const members[][2] = { { "boot", "kernel" },

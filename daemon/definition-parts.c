@@ -102,6 +102,20 @@ static int check_bandwidth(const json_t *disk, size_t index, struct vmd_error *e
 	return 0;
 }
 
+/* Of the formats, qcow2 is the one whose overlays are opened with their base. */
+static int check_base(const json_t *disk, size_t index, struct vmd_error *err)
+{
+	const char *format = jsonx_str(disk, "format", "raw");
+	char field[64];
+
+	if (!json_object_get(disk, "backing") || strcmp(format, "qcow2") == 0)
+		return 0;
+	snprintf(field, sizeof(field), "definition.disks[%zu].backing", index);
+	return error_set_field(err, field,
+	                       "a disk of format '%s' has no backing file (qcow2 may have one)",
+	                       format);
+}
+
 static int check_disks(const json_t *definition, struct vmd_error *err)
 {
 	const json_t *disk;
@@ -115,7 +129,7 @@ static int check_disks(const json_t *definition, struct vmd_error *err)
 		    strcmp(jsonx_str(disk, "bus", "virtio"), "virtio") != 0)
 			return error_set_field(err, field,
 			                       "only disks on bus 'virtio' have queues");
-		if (check_bandwidth(disk, i, err) < 0)
+		if (check_base(disk, i, err) < 0 || check_bandwidth(disk, i, err) < 0)
 			return -EINVAL;
 	}
 	return 0;

@@ -148,6 +148,20 @@ static int resolve_path(struct call *call, json_t *holder, const char *key, cons
 	return jsonx_set(holder, key, json_string(resolved)) ? 0 : -ENOMEM;
 }
 
+static int resolve_backing(struct call *call, json_t *definition, struct vmd_error *err)
+{
+	json_t *disk;
+	char field[96];
+	size_t i;
+
+	json_array_foreach(json_object_get(definition, "disks"), i, disk) {
+		snprintf(field, sizeof(field), "definition.disks[%zu].backing.path", i);
+		if (resolve_path(call, json_object_get(disk, "backing"), "path", field, err) < 0)
+			return -EINVAL;
+	}
+	return 0;
+}
+
 static int resolve_paths(struct call *call, json_t *definition, struct vmd_error *err)
 {
 	static const struct {
@@ -171,7 +185,7 @@ static int resolve_paths(struct call *call, json_t *definition, struct vmd_error
 				return -EINVAL;
 		}
 	}
-	return 0;
+	return resolve_backing(call, definition, err);
 }
 
 static int check_disks(struct call *call, const json_t *definition, struct vmd_error *err)
@@ -353,6 +367,15 @@ json_t *definition_resolve(struct vmd *vmd, const json_t *definition, struct vmd
 	return copy;
 }
 
+/* What holder (a disk, or what it has for `backing`; or NULL) names by `path` is this file. */
+static bool is_file(const json_t *holder, const struct stat *file)
+{
+	struct stat st;
+
+	return stat(jsonx_str(holder, "path", ""), &st) == 0 && st.st_dev == file->st_dev &&
+	       st.st_ino == file->st_ino;
+}
+
 static bool uses_file(struct vmd *vmd, const struct guest *g, const struct stat *file)
 {
 	cleanup_json json_t *running = json_loads(g->run->definition, 0, NULL);
@@ -360,13 +383,9 @@ static bool uses_file(struct vmd *vmd, const struct guest *g, const struct stat 
 	json_t *disk;
 	size_t i;
 
-	json_array_foreach(json_object_get(resolved, "disks"), i, disk) {
-		struct stat st;
-
-		if (stat(jsonx_str(disk, "path", ""), &st) == 0 && st.st_dev == file->st_dev &&
-		    st.st_ino == file->st_ino)
+	json_array_foreach(json_object_get(resolved, "disks"), i, disk)
+		if (is_file(disk, file) || is_file(json_object_get(disk, "backing"), file))
 			return true;
-	}
 	return false;
 }
 

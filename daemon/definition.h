@@ -37,6 +37,6 @@ int definition_take_choice(struct guest *g, const struct engine_choice *choice);
  * an engine gets. New reference, NULL with err. */
 json_t *definition_resolve(struct vmd *vmd, const json_t *definition, struct vmd_error *err);
 
-/* Name of the live guest, other than the definition's own, that has the file behind path as a disk,
- * or NULL: for the error when a disk is locked. Loop thread; stats paths. */
+/* Name of the live guest, other than the definition's own, that has the file behind path as a disk
+ * or as the base of one, or NULL: for the error when a disk is locked. Loop thread; stats paths. */
 const char *definition_holder_of(struct vmd *vmd, const char *path, const json_t *definition);

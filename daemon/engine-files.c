@@ -22,6 +22,7 @@
 #include "common/fdio.h"
 #include "common/fsutil.h"
 #include "common/parse.h"
+#include "daemon/qcow2.h"
 
 #define TEMPLATE_MAX (128u << 20)
 
@@ -113,6 +114,34 @@ static uint64_t file_bytes(int fd, const struct stat *st)
 }
 
 /*
+ * An overlay without its base would be read as zeros where the base has the data, and the base of
+ * an image that has none, or another's, would be read as the guest's data. What name the image has
+ * for its base is not even looked at.
+ */
+static int check_base(int fd, const struct engine_file *file, struct vmd_error *err)
+{
+	int r = qcow2_has_base(fd);
+
+	if (r < 0)
+		return open_failed(file, -r, err);
+	if (r == file->has_base)
+		return 0;
+	if (file->has_base)
+		return error_set_field(err, file->base_field,
+		                       "'%.200s' was not made on another image", file->path);
+	(void)error_set_field(
+		err, file->base_field,
+		"'%.200s' was made on another image, whose name in it is not followed", file->path);
+	if (file->is_base)
+		error_hint(err, "a base has none of its own: make one image of the two (qemu-img "
+		                "convert), and rebase the overlay on that");
+	else
+		error_hint(err,
+		           "name that image: \"backing\": {\"path\": FILE, \"format\": FORMAT}");
+	return -EINVAL;
+}
+
+/*
  * The few header fields that decide whether an image is what was stated, how large it is and that
  * it keeps all its data to itself: QEMU would open files that an image names as holding its data.
  */
@@ -135,7 +164,9 @@ static int check_header(int fd, const struct engine_file *file, uint64_t *bytes,
 			                       file->path);
 		memcpy(&value, head + 24, 8);
 		*bytes = be64toh(value);
-	} else if (strcmp(file->format, "vmdk") == 0) {
+		return check_base(fd, file, err);
+	}
+	if (strcmp(file->format, "vmdk") == 0) {
 		memcpy(&value, head + 12, 8);
 		if (memcmp(head, "KDMV", 4) != 0 || value == 0)
 			return error_set_field(err, file->field,

@@ -66,7 +66,24 @@ static void plan_disk(struct preparation *p, size_t plan_index, size_t index)
 	o->file.writable = !jsonx_bool(disk, "readonly", false);
 	o->file.format = jsonx_str(disk, "format", "raw");
 	o->file.least_bytes = jsonx_size(disk, "size", 0);
+	o->file.has_base = json_object_get(disk, "backing");
 	snprintf(o->file.field, sizeof(o->file.field), "definition.disks[%zu].path", index);
+	snprintf(o->file.base_field, sizeof(o->file.base_field), "definition.disks[%zu].backing",
+	         index);
+}
+
+static void plan_backing(struct preparation *p, size_t plan_index, size_t index)
+{
+	const json_t *disk = json_array_get(json_object_get(p->definition, "disks"), index);
+	const json_t *backing = json_object_get(disk, "backing");
+	struct opening *o =
+		add_opening(p, plan_index, ENGINE_FILE_IMAGE, jsonx_str(backing, "path", ""));
+
+	o->file.is_base = true;
+	o->file.format = jsonx_str(backing, "format", "raw");
+	snprintf(o->file.field, sizeof(o->file.field), "definition.disks[%zu].backing.path", index);
+	snprintf(o->file.base_field, sizeof(o->file.base_field), "definition.disks[%zu].backing",
+	         index);
 }
 
 static void plan_boot_file(struct preparation *p, size_t plan_index, const char *key,
@@ -116,6 +133,9 @@ static void plan_opening(struct preparation *p, size_t i)
 		break;
 	case PLAN_FD_DISK:
 		plan_disk(p, i, fd->index);
+		break;
+	case PLAN_FD_BACKING:
+		plan_backing(p, i, fd->index);
 		break;
 	case PLAN_FD_TAP:
 		if (json_is_object(json_object_get(nic, "ifname")))

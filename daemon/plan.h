@@ -16,6 +16,7 @@ enum plan_fd_kind {
 	PLAN_FD_FIRMWARE,  /* UEFI code, read-only */
 	PLAN_FD_NVRAM,     /* the guest's own UEFI variables, read-write */
 	PLAN_FD_DISK,      /* disks[index] */
+	PLAN_FD_BACKING,   /* disks[index].backing, read-only */
 	PLAN_FD_PASST,     /* a socket that passt for nics[index] serves */
 	PLAN_FD_TAP,       /* nics[index].ifname */
 	PLAN_FD_VHOST_NET, /* for nics[index] */

@@ -44,14 +44,15 @@ static json_t *limits_of(const json_t *disk)
 	return limits;
 }
 
-/* The protocol node and the format node above it. */
-static void add_nodes(struct qemu_builder *b, const char *node, int number, const json_t *disk)
+/* The protocol node and the format node above it, on the node of its base if it has one. */
+static void add_nodes(struct qemu_builder *b, const char *node, int number, const json_t *disk,
+                      const char *base)
 {
 	const char *format = jsonx_str(disk, "format", "raw");
 	const char *cache = jsonx_str(disk, "cache", "writeback");
 	const char *discard = jsonx_str(disk, "discard", "ignore");
 	bool readonly = jsonx_bool(disk, "readonly", false);
-	char file[32], file_node[32];
+	char file[32], file_node[48];
 	json_t *cache_json, *top;
 
 	snprintf(file, sizeof(file), "/dev/fdset/%d", number);
@@ -69,9 +70,30 @@ static void add_nodes(struct qemu_builder *b, const char *node, int number, cons
 	                "file", file_node, "discard", discard, "read-only", readonly, "cache",
 	                cache_json);
 	/* Names of other files inside an image are never followed. */
-	if (strcmp(format, "qcow2") == 0 || strcmp(format, "vmdk") == 0)
+	if (base)
+		(void)jsonx_set(top, "backing", json_string(base));
+	else if (strcmp(format, "qcow2") == 0 || strcmp(format, "vmdk") == 0)
 		(void)jsonx_set(top, "backing", json_null());
 	qemu_arg_json(b, "-blockdev", top);
+}
+
+/* A disk's nodes, and below them those of the base that it is an overlay of: a read-only disk. */
+static void add_disk_nodes(struct qemu_builder *b, const char *node, size_t index,
+                           const json_t *disk)
+{
+	const json_t *backing = json_object_get(disk, "backing");
+	cleanup_json json_t *as_disk = NULL;
+	char base[40];
+
+	snprintf(base, sizeof(base), "%s-base", node);
+	if (backing) {
+		as_disk =
+			json_pack("{s:s, s:s, s:b}", "format", jsonx_str(backing, "format", "raw"),
+		                  "cache", jsonx_str(disk, "cache", "writeback"), "readonly", 1);
+		b->failed |= !as_disk;
+		add_nodes(b, base, qemu_plan_fd(b, PLAN_FD_BACKING, index), as_disk, NULL);
+	}
+	add_nodes(b, node, qemu_plan_fd(b, PLAN_FD_DISK, index), disk, backing ? base : NULL);
 }
 
 /* A throttle filter above the node when the disk is limited. Writes the top node's name. */
@@ -179,7 +201,7 @@ void qemu_add_disks(struct qemu_builder *b)
 		while (k + 1 < ARRAY_SIZE(buses) && strcmp(bus_of(disk), buses[k]) != 0)
 			k++;
 		snprintf(node, sizeof(node), "disk%zu", i);
-		add_nodes(b, node, qemu_plan_fd(b, PLAN_FD_DISK, i), disk);
+		add_disk_nodes(b, node, i, disk);
 		add_limits(b, node, i, disk, top, sizeof(top));
 		add_disk_device(b, disk, i, nth[k]++, top);
 	}
@@ -193,7 +215,7 @@ void qemu_add_iso(struct qemu_builder *b)
 
 	if (!json_object_get(json_object_get(b->definition, "boot"), "iso"))
 		return;
-	add_nodes(b, "iso0", qemu_plan_fd(b, PLAN_FD_ISO, 0), as_disk);
+	add_nodes(b, "iso0", qemu_plan_fd(b, PLAN_FD_ISO, 0), as_disk, NULL);
 	device = json_pack("{s:s, s:s, s:s, s:s}", "driver", b->arm ? "scsi-cd" : "ide-cd", "id",
 	                   "cd0", "bus", b->arm ? "scsi0.0" : "ide.1", "drive", "iso0");
 	/* Behind the last disk of that bus; UEFI looks at targets 0 to 31 and LUNs 0 to 7 only. */

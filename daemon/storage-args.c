@@ -22,25 +22,34 @@ static int add_json(json_t *argv, const char *option, json_t *value)
 	return 0;
 }
 
-/* What both nodes of a disk have. */
-static json_t *node(const char *name, const char *driver, const json_t *disk)
+/* An image of a disk: itself, or the base that it is an overlay of. */
+struct image {
+	const json_t *disk;
+	const char *name, *format;
+	int fd;
+	bool base;
+};
+
+/* What both nodes of an image have. */
+static json_t *node(const char *name, const char *driver, const struct image *i)
 {
-	const char *cache = jsonx_str(disk, "cache", "writeback");
+	const char *cache = jsonx_str(i->disk, "cache", "writeback");
 
 	return json_pack("{s:s, s:s, s:s, s:b, s:{s:b, s:b}}", "node-name", name, "driver", driver,
-	                 "discard", jsonx_str(disk, "discard", "ignore"), "read-only",
-	                 jsonx_bool(disk, "readonly", false), "cache", "direct",
-	                 strcmp(cache, "none") == 0, "no-flush", strcmp(cache, "unsafe") == 0);
+	                 "discard", i->base ? "ignore" : jsonx_str(i->disk, "discard", "ignore"),
+	                 "read-only", i->base || jsonx_bool(i->disk, "readonly", false), "cache",
+	                 "direct", strcmp(cache, "none") == 0, "no-flush",
+	                 strcmp(cache, "unsafe") == 0);
 }
 
 /* The daemon has no descriptor sets as QEMU has: it opens what it was given once more. The lock is
  * on what it was given, and stays; QEMU's own would be in its way. */
-static int add_file(json_t *argv, const struct storage_disk *d, const char *name)
+static int add_file(json_t *argv, const struct image *i, const char *name)
 {
-	json_t *file = node(name, "file", d->disk);
+	json_t *file = node(name, "file", i);
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", d->file_fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", i->fd);
 	if (!jsonx_set(file, "filename", json_string(path)) ||
 	    !jsonx_set(file, "locking", json_string("off"))) {
 		json_decref(file);
@@ -49,15 +58,16 @@ static int add_file(json_t *argv, const struct storage_disk *d, const char *name
 	return add_json(argv, "--blockdev", file);
 }
 
-static int add_format(json_t *argv, const struct storage_disk *d, const char *name,
-                      const char *file)
+/* Names of other files inside an image are never followed: its base is the definition's, or none.
+ */
+static int add_format(json_t *argv, const struct image *i, const char *file, const char *base)
 {
-	const char *format = jsonx_str(d->disk, "format", "raw");
-	json_t *top = node(name, format, d->disk);
+	json_t *top = node(i->name, i->format, i);
 	bool ok = jsonx_set(top, "file", json_string(file));
 
-	/* Names of other files inside an image are never followed. */
-	if (strcmp(format, "qcow2") == 0 || strcmp(format, "vmdk") == 0)
+	if (base)
+		ok = ok && jsonx_set(top, "backing", json_string(base));
+	else if (strcmp(i->format, "qcow2") == 0 || strcmp(i->format, "vmdk") == 0)
 		ok = ok && jsonx_set(top, "backing", json_null());
 	if (!ok) {
 		json_decref(top);
@@ -66,18 +76,41 @@ static int add_format(json_t *argv, const struct storage_disk *d, const char *na
 	return add_json(argv, "--blockdev", top);
 }
 
+static int add_image(json_t *argv, const struct image *i, const char *base)
+{
+	char file[48];
+	int r;
+
+	snprintf(file, sizeof(file), "%s-file", i->name);
+	r = add_file(argv, i, file);
+	return r < 0 ? r : add_format(argv, i, file, base);
+}
+
 int storage_add_disk(json_t *argv, const struct storage_disk *d)
 {
 	bool readonly = jsonx_bool(d->disk, "readonly", false);
-	char name[32], file[40], listen_fd[16];
-	int r;
+	const json_t *backing = json_object_get(d->disk, "backing");
+	char name[32], base[40], listen_fd[16];
+	int r = 0;
 
 	snprintf(name, sizeof(name), "disk%zu", d->index);
-	snprintf(file, sizeof(file), "%s-file", name);
+	snprintf(base, sizeof(base), "%s-base", name);
 	snprintf(listen_fd, sizeof(listen_fd), "%d", d->listen_fd);
-	r = add_file(argv, d, file);
+	if (backing)
+		r = add_image(argv,
+		              &(struct image){ .disk = d->disk,
+		                               .name = base,
+		                               .format = jsonx_str(backing, "format", "raw"),
+		                               .fd = d->base_fd,
+		                               .base = true },
+		              NULL);
 	if (r == 0)
-		r = add_format(argv, d, name, file);
+		r = add_image(argv,
+		              &(struct image){ .disk = d->disk,
+		                               .name = name,
+		                               .format = jsonx_str(d->disk, "format", "raw"),
+		                               .fd = d->file_fd },
+		              backing ? base : NULL);
 	if (r < 0)
 		return r;
 	return add_json(argv, "--export",

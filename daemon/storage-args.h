@@ -8,6 +8,7 @@ struct storage_disk {
 	const json_t *disk; /* of the definition */
 	size_t index;
 	int file_fd, listen_fd; /* in the daemon's process */
+	int base_fd;            /* the same, of disk.backing when there is one */
 };
 
 /* Adds a disk to the arguments. 0 or -ENOMEM. */

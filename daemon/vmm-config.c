@@ -237,7 +237,9 @@ static void add_remote(struct vmm_builder *b, json_t *o, const json_t *disk, siz
 	put_fd(b, o, "vhost_user_fd", PLAN_FD_STORAGE, index);
 	s.file_fd = plan_add_storage_fd(b->plan, PLAN_FD_DISK, index);
 	s.listen_fd = plan_add_storage_fd(b->plan, PLAN_FD_EXPORT, index);
-	b->full |= s.file_fd < 0 || s.listen_fd < 0;
+	if (json_object_get(disk, "backing"))
+		s.base_fd = plan_add_storage_fd(b->plan, PLAN_FD_BACKING, index);
+	b->full |= s.file_fd < 0 || s.listen_fd < 0 || s.base_fd < 0;
 	if (!b->plan->storage_argv)
 		b->plan->storage_argv = json_pack("[s]", b->in->host->storage_daemon);
 	if (storage_add_disk(b->plan->storage_argv, &s) < 0)

@@ -90,6 +90,8 @@ Test(vmctl, create_sends_the_definition)
 		"\"boot\": {\"kernel\": \"/k\", \"initrd\": \"/i\", \"cmdline\": \"a=b console=ttyS0\"}, "
 		"\"labels\": {\"tier\": \"front\"}, "
 		"\"disks\": [{\"path\": \"/d,1\", \"format\": \"raw\", \"readonly\": true}, "
+		"{\"path\": \"/t\", \"format\": \"qcow2\", "
+		"\"backing\": {\"path\": \"/b\", \"format\": \"raw\"}}, "
 		"{\"disk\": \"data\", \"iops\": {\"total\": 100}}], "
 		"\"nics\": [{\"network\": \"user\", \"forward\": [\"tcp:8080:80\", \"udp:5353:53\"]}], "
 		"\"stop_timeout_ms\": 90000, \"tpm\": true, \"protect\": {\"delete\": true}}}";
@@ -100,9 +102,10 @@ Test(vmctl, create_sends_the_definition)
 	fake_start(&f, rules);
 	o = vmctl(&f, NULL, "create", "web", "--kernel", "/k", "--initrd=/i", "--cmdline",
 	          "a=b console=ttyS0", "--cpus", "2", "--memory", "512M", "--label", "tier=front",
-	          "--disk", "path=/d,,1,format=raw,readonly", "--disk", "disk=data,iops=100",
-	          "--nic", "user,forward=tcp:8080:80,forward=udp:5353:53", "--stop-timeout", "90s",
-	          "--tpm", "on", "--protect", "delete", NULL);
+	          "--disk", "path=/d,,1,format=raw,readonly", "--disk",
+	          "path=/t,format=qcow2,backing=/b,backing.format=raw", "--disk",
+	          "disk=data,iops=100", "--nic", "user,forward=tcp:8080:80,forward=udp:5353:53",
+	          "--stop-timeout", "90s", "--tpm", "on", "--protect", "delete", NULL);
 	EXPECT_CODE(o, 0);
 	cr_assert_str_eq(o.out, "web: created\n");
 	all = fake_requests(&f);
@@ -118,7 +121,7 @@ Test(vmctl, create_file_and_relative_paths)
 		{ .method = "vm.create", .reply = "{\"name\": \"a\"}" }, { 0 }
 	};
 	char cwd[512], path[600];
-	const json_t *definition;
+	const json_t *definition, *disk;
 	struct outcome o;
 	struct fake f;
 	json_t *all;
@@ -126,13 +129,19 @@ Test(vmctl, create_file_and_relative_paths)
 	fake_start(&f, rules);
 	cr_assert_not_null(getcwd(cwd, sizeof(cwd)));
 	snprintf(path, sizeof(path), "%s/vmlinuz", cwd);
-	o = vmctl(&f, "{\"name\": \"a\", \"memory\": \"1G\", \"boot\": {\"kernel\": \"vmlinuz\"}}",
+	o = vmctl(&f,
+	          "{\"name\": \"a\", \"memory\": \"1G\", \"boot\": {\"kernel\": \"vmlinuz\"}, "
+	          "\"disks\": [{\"path\": \"/t\", \"format\": \"qcow2\", "
+	          "\"backing\": {\"path\": \"base\", \"format\": \"raw\"}}]}",
 	          "create", "-f", "-", "--memory", "2G", NULL);
 	EXPECT_CODE(o, 0);
 	all = fake_requests(&f);
 	definition = json_object_get(fake_params(all, "vm.create", 0), "definition");
 	cr_assert_str_eq(jsonx_str(definition, "memory", ""), "2G");
 	cr_assert_str_eq(jsonx_str(json_object_get(definition, "boot"), "kernel", ""), path);
+	disk = json_array_get(json_object_get(definition, "disks"), 0);
+	snprintf(path, sizeof(path), "%s/base", cwd);
+	cr_assert_str_eq(jsonx_str(json_object_get(disk, "backing"), "path", ""), path);
 	json_decref(all);
 	outcome_free(&o);
 	fake_stop(&f);

@@ -565,6 +565,24 @@ Test(api, descriptors_stand_for_paths)
 	                 "definition.disks[0].path.fd");
 }
 
+Test(api, a_descriptor_stands_for_the_path_of_a_base)
+{
+	const char *path = scene_disk(&s, "base.img", 1 << 20);
+	cleanup_close int base = open(path, O_RDONLY | O_CLOEXEC);
+	json_t *reply =
+		call_raw(&s.client, "vm.create",
+	                 json_pack("{s:{s:s, s:[{s:s, s:s, s:{s:{s:i}, s:s}}]}}", "definition",
+	                           "name", "a", "disks", "path", "/top", "format", "qcow2",
+	                           "backing", "path", "fd", 0, "format", "raw"),
+	                 &base, 1);
+
+	cr_assert(json_object_get(reply, "result"), "%s", refusal_of(reply).message);
+	json_decref(reply);
+	reply = call(&s.client, "vm.get", "{s:s}", "vm", "a");
+	cr_expect_str_eq(member_str(reply, "definition.disks.0.backing.path"), path);
+	json_decref(reply);
+}
+
 Test(api, viewers_only_look)
 {
 	struct client viewer;

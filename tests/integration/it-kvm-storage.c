@@ -163,6 +163,27 @@ Test(kvm_storage, a_read_only_disk_is_not_written)
 	cr_expect_eq(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
 }
 
+static void set_disks(json_t *disks)
+{
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:o}}", "vm", "a", "set", "disks", disks);
+}
+
+static json_t *overlay_on(const char *path, const char *base, const char *format)
+{
+	return json_pack("[{s:s, s:s, s:{s:s, s:s}}]", "path", path, "format", "qcow2", "backing",
+	                 "path", base, "format", format);
+}
+
+static void expect_start_refused(const char *field, const char *text)
+{
+	struct refusal r = call_refused(&s.client, "invalid", "vm.start", "{s:s}", "vm", "a");
+
+	cr_expect_str_eq(r.field, field, "%s", r.message);
+	cr_expect(strstr(r.message, text), "%s", r.message);
+	/* Which would otherwise be taken for the next one's end. */
+	json_decref(event_wait(&s.client, "vm.state", "a", "state", "stopped", 20000));
+}
+
 /* What the header names is another guest's disk, for all we know. */
 Test(kvm_storage, names_inside_an_image_are_not_followed)
 {
@@ -173,16 +194,83 @@ Test(kvm_storage, names_inside_an_image_are_not_followed)
 	run_to_end();
 	snprintf(options, sizeof(options), "-F qcow2 -b %s", base);
 	top = image("top", "qcow2", options);
-	call_ok(&s.client, "vm.update", "{s:s, s:{s:o}}", "vm", "a", "set", "disks",
-	        one_disk(top, "qcow2"));
+	set_disks(one_disk(top, "qcow2"));
+	expect_start_refused("definition.disks[0].backing", "not followed");
+	/* It is the definition's that is read, whatever the image says. */
+	set_disks(overlay_on(top, image("other", "qcow2", "4M"), "qcow2"));
 	set_cmdline("test=blk-verify at=0 count=32 seed=3");
 	start();
 	expect_end(false);
 	snprintf(options, sizeof(options), "-o data_file=%s", scene_path(&s, "data"));
 	top = image("split", "qcow2", strcat(options, " 4M"));
-	call_ok(&s.client, "vm.update", "{s:s, s:{s:o}}", "vm", "a", "set", "disks",
-	        one_disk(top, "qcow2"));
-	call_refused(&s.client, "invalid", "vm.start", "{s:s}", "vm", "a");
+	set_disks(one_disk(top, "qcow2"));
+	expect_start_refused("definition.disks[0].path", "in another file");
+}
+
+/* A program that takes an image and the copy of it. */
+static bool with_copy(const char *program, const char *path)
+{
+	char command[600];
+
+	snprintf(command, sizeof(command), "%s %s %s.copy", program, path, path);
+	return system(command) == 0;
+}
+
+static void run_on_a_base(const char *format, const char *cache)
+{
+	char base[256], top[256], options[300];
+	json_t *disks;
+
+	snprintf(base, sizeof(base), "%s", image("base", format, "4M"));
+	set_disks(one_disk(base, format));
+	set_cmdline("test=blk-write at=64 count=96 seed=3");
+	run_to_end();
+	cr_assert(with_copy("cp", base));
+	snprintf(options, sizeof(options), "-F %s -b %s", format, base);
+	snprintf(top, sizeof(top), "%s", image("top", "qcow2", options));
+	disks = overlay_on(top, base, format);
+	json_object_set_new(json_array_get(disks, 0), "cache", json_string(cache));
+	set_disks(disks);
+	/* What the base has, then half of it written over, and both halves. */
+	set_cmdline("test=blk-verify at=64 count=96 seed=3");
+	run_to_end();
+	set_cmdline("test=blk-write at=112 count=48 seed=4");
+	run_to_end();
+	set_cmdline("test=blk-verify at=112 count=48 seed=4");
+	run_to_end();
+	set_cmdline("test=blk-verify at=64 count=48 seed=3");
+	run_to_end();
+	cr_expect(with_copy("cmp", base), "the %s base was written", format);
+}
+
+Test(kvm_storage, an_overlay_is_read_through_to_its_base)
+{
+	create("a", "test=hello", json_array(), NULL);
+	run_on_a_base("raw", "writeback");
+	run_on_a_base("qcow2", "none");
+}
+
+/* Two guests on one base, and nobody who writes it meanwhile. */
+Test(kvm_storage, a_base_is_shared_and_not_written)
+{
+	char base[256], options[300], path[256];
+	struct refusal r;
+	int fd;
+
+	snprintf(base, sizeof(base), "%s", scene_disk(&s, "base", 4 << 20));
+	snprintf(options, sizeof(options), "-F raw -b %s", base);
+	snprintf(path, sizeof(path), "%s", image("a.img", "qcow2", options));
+	create("a", "test=blk-write,echo at=0 count=64 seed=5", overlay_on(path, base, "raw"),
+	       NULL);
+	fd = start_to_echo();
+	create("b", "test=hello", overlay_on(image("b.img", "qcow2", options), base, "raw"), NULL);
+	create("c", "test=hello", one_disk(base, "raw"), NULL);
+	r = call_refused(&s.client, "busy", "vm.start", "{s:s}", "vm", "c");
+	cr_expect(strstr(r.message, "by guest 'a'"), "%s", r.message);
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "b");
+	json_decref(event_wait(&s.client, "vm.state", "b", "state", "stopped", 60000));
+	go_on(fd);
+	expect_end(true);
 }
 
 /* Both go back: the disk that was written over since, and memory, which the storage daemon must

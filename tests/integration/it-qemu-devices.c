@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -330,4 +331,91 @@ Test(qemu_devices, what_the_host_lacks_is_refused)
 	expect_refused("unsupported", "definition.tpm", "swtpm is not installed", "{'tpm': true}");
 	expect_refused("unsupported", "definition.arch", "qemu-system-aarch64",
 	               "{'boot': {'firmware': 'uefi'}, 'arch': 'aarch64'}");
+}
+
+static void PRINTF_LIKE(1, 2) shell(const char *format, ...)
+{
+	char command[900];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	cr_assert_eq(system(command), 0, "%s", command);
+}
+
+/* Scene paths of a raw base that holds words, a copy of it, and overlays on it. */
+static void make_overlays(char base[256], char top[256])
+{
+	if (system("command -v qemu-img >/dev/null") != 0)
+		cr_skip_test("no qemu-img");
+	snprintf(base, 256, "%s", scene_disk(&s, "base.img", 4 << 20));
+	snprintf(top, 256, "%s", scene_path(&s, "top.qcow2"));
+	shell("printf 'first words' | dd of=%s conv=notrunc 2>/dev/null && "
+	      "printf 'other words' | dd of=%s bs=1M seek=1 conv=notrunc 2>/dev/null",
+	      base, base);
+	shell("cp %s %s.copy", base, base);
+	shell("qemu-img create -q -f qcow2 -F raw -b %s %s", base, top);
+}
+
+/* The guest reads the base through the overlay; what it writes is in the overlay, and stays. */
+Test(qemu_devices, an_overlay_has_its_base)
+{
+	static const char read_both[] = "for at in 0 1; do dd if=/dev/vda bs=1M skip=$at count=1 "
+					"2>/dev/null | head -c 11; echo; done";
+	char base[256], top[256];
+	int console;
+
+	make_overlays(base, top);
+	if (!engine_can("disk_formats", "definition.disks",
+	                "{'disks': [{'path': '/x', 'format': 'qcow2'}]}"))
+		return;
+	console = boot_kit("x86_64", NULL,
+	                   "{'disks': [{'path': '%s', 'format': 'qcow2', 'cache': 'none', "
+	                   "'backing': {'path': '%s', 'format': 'raw'}}]}",
+	                   top, base);
+	expect_output(console, "cat /sys/block/vda/size", "8192");
+	expect_output(console, read_both, "first words\nother words");
+	expect_output(console,
+	              "printf 'guest words' | dd of=/dev/vda conv=fsync 2>/dev/null; echo $?", "0");
+	console = restart_guest(console);
+	expect_output(console, read_both, "guest words\nother words");
+	close(console);
+	call_ok(&s.client, "vm.suspend", "{s:s}", "vm", "a");
+	call_ok(&s.client, "vm.start", "{s:s}", "vm", "a");
+	console = console_open(&s, "a", false);
+	expect_output(console, "echo 3 >/proc/sys/vm/drop_caches; echo $?", "0");
+	expect_output(console, read_both, "guest words\nother words");
+	drop_guest(console);
+	shell("cmp %s %s.copy", base, base);
+}
+
+Test(qemu_devices, an_overlay_and_its_base_go_together)
+{
+	char base[256], top[256], above[256], alone[256];
+
+	make_overlays(base, top);
+	snprintf(above, sizeof(above), "%s", scene_path(&s, "above.qcow2"));
+	snprintf(alone, sizeof(alone), "%s", scene_path(&s, "alone.qcow2"));
+	shell("qemu-img create -q -f qcow2 -F qcow2 -b %s %s", top, above);
+	shell("qemu-img create -q -f qcow2 %s 4M", alone);
+	expect_refused("invalid", "definition.disks[0].backing", "not followed",
+	               "{'disks': [{'path': '%s', 'format': 'qcow2'}]}", top);
+	expect_refused("invalid", "definition.disks[1].backing", "not made on another",
+	               "{'disks': [{'path': '%s', 'format': 'raw', 'readonly': true}, "
+	               "{'path': '%s', 'format': 'qcow2', "
+	               "'backing': {'path': '%s', 'format': 'raw'}}]}",
+	               base, alone, base);
+	expect_refused("invalid", "definition.disks[0].backing", "top.qcow2' was made on another",
+	               "{'disks': [{'path': '%s', 'format': 'qcow2', "
+	               "'backing': {'path': '%s', 'format': 'qcow2'}}]}",
+	               above, top);
+	expect_refused("invalid", "definition.disks[0].backing", "has no backing file",
+	               "{'disks': [{'path': '%s', 'format': 'raw', "
+	               "'backing': {'path': '%s', 'format': 'raw'}}]}",
+	               base, base);
+	expect_refused("invalid", "definition.disks[0].backing.path", "nosuch",
+	               "{'disks': [{'path': '%s', 'format': 'qcow2', "
+	               "'backing': {'path': '%s.nosuch', 'format': 'raw'}}]}",
+	               top, base);
 }

@@ -45,6 +45,7 @@ static const char *const proofs[][2] = {
 	{ "disks.path", "it-qemu" },
 	{ "disks.disk", "it-qemu" },
 	{ "disks.format", "it-qemu" },
+	{ "disks.backing", "it-qemu-devices" },
 	{ "disks.size", "it-bad-input" },
 	{ "disks.readonly", "it-qemu" },
 	{ "disks.cache", "it-qemu" },

@@ -204,6 +204,9 @@ Test(roles, only_admins_name_files_of_the_host)
 		{ "{\"boot\":{\"iso\":\"/etc/shadow\"}}", "definition.boot.iso" },
 		{ "{\"disks\":[{\"path\":\"/etc/shadow\",\"format\":\"raw\"}]}",
 		  "definition.disks[0].path" },
+		{ "{\"disks\":[{\"path\":\"/x\",\"format\":\"qcow2\",\"backing\":"
+		  "{\"path\":\"/etc/shadow\",\"format\":\"raw\"}}]}",
+		  "definition.disks[0].backing" },
 		{ "{\"shares\":[{\"path\":\"/etc\",\"tag\":\"t\"}]}", "definition.shares[0].path" },
 		{ "{\"nics\":[{\"network\":\"tap\",\"ifname\":\"tap0\"}]}",
 		  "definition.nics[0].ifname" },
@@ -212,13 +215,13 @@ Test(roles, only_admins_name_files_of_the_host)
 	};
 	const char *path = scene_disk(&s, "disk.img", 1 << 20);
 	struct client operator;
+	struct refusal r;
 
 	open_role(&operator, OPERATOR, s.socket);
 	call_ok(&operator, "vm.create", "{s:{s:s, s:s}}", "definition", "name", "own", "memory",
 	        "64M");
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		json_t *part = json_loads(parts[i].part, 0, NULL), *d = json_deep_copy(part);
-		struct refusal r;
 
 		json_object_set_new(d, "name", json_string("x"));
 		r = call_refused(&operator, "denied", "vm.create", "{s:o}", "definition", d);
@@ -233,6 +236,13 @@ Test(roles, only_admins_name_files_of_the_host)
 	call_ok(&operator, "vm.update", "{s:s, s:{s:s}}", "vm", "own", "set", "memory", "96M");
 	call_refused(&operator, "denied", "vm.update", "{s:s, s:{s:[{s:s, s:s}]}}", "vm", "own",
 	             "set", "disks", "path", path, "format", "raw");
+	call_ok(&s.client, "vm.update", "{s:s, s:{s:[{s:s, s:s}]}}", "vm", "own", "set", "disks",
+	        "path", path, "format", "qcow2");
+	r = call_refused(&operator, "denied", "vm.update",
+	                 "{s:s, s:{s:[{s:s, s:s, s:{s:s, s:s}}]}}", "vm", "own", "set", "disks",
+	                 "path", path, "format", "qcow2", "backing", "path", "/etc/shadow",
+	                 "format", "raw");
+	cr_expect_str_eq(r.field, "definition.disks[0].backing");
 	call_ok(&operator, "vm.delete", "{s:s}", "vm", "own");
 	client_close(&operator);
 }

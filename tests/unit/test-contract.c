@@ -285,6 +285,12 @@ Test(contract, wrong_parts, .init = set_up, .fini = tear_down)
 	        "definition.disks[0].iops.read", "and 'total' exclude each other", "");
 	refused("{\"name\":\"a\",\"disks\":[{\"path\":{\"fd\":-1},\"format\":\"raw\"}]}",
 	        "definition.disks[0].path.fd", "must be 0 to 31", "");
+	refused("{\"name\":\"a\",\"disks\":[{\"disk\":\"b\",\"backing\":{\"path\":\"/b\","
+	        "\"format\":\"raw\"}}]}",
+	        "definition.disks[0].path", "is missing ('backing' needs it)", "");
+	refused("{\"name\":\"a\",\"disks\":[{\"path\":\"/a\",\"format\":\"qcow2\","
+	        "\"backing\":{\"path\":\"/b\"}}]}",
+	        "definition.disks[0].backing.format", "is missing", "");
 	refused("{\"name\":\"a\",\"nics\":[{\"network\":\"tap\"}]}", "definition.nics[0].ifname",
 	        "is missing", "");
 	refused("{\"name\":\"a\",\"nics\":[{\"network\":\"user\",\"ifname\":\"x\"}]}",

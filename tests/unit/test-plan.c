@@ -262,6 +262,42 @@ Test(plan, disks_that_are_not_raw_are_the_storage_daemons)
 	plan_deinit(&plan);
 }
 
+/* The base is opened before what is on it, for reading only, and named by nobody but us. */
+Test(plan, an_overlay_is_opened_on_its_base)
+{
+	static const char definition[] =
+		"{'name':'a'," KERNEL ",'disks':[{'path':'/t','format':'qcow2','discard':'unmap',"
+		"'cache':'none','backing':{'path':'/b','format':'qcow2'}}]}";
+	struct plan plan = vmm_plan_of(definition);
+
+	expect_fd(&plan, true, 3, PLAN_FD_DISK, 0);
+	expect_fd(&plan, true, 4, PLAN_FD_EXPORT, 0);
+	expect_fd(&plan, true, 5, PLAN_FD_BACKING, 0);
+	expect_json(argument(plan.storage_argv, "--blockdev", 0),
+	            "{'node-name':'disk0-base-file','driver':'file','filename':'/proc/self/fd/5',"
+	            "'locking':'off','discard':'ignore','read-only':true,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	expect_json(argument(plan.storage_argv, "--blockdev", 1),
+	            "{'node-name':'disk0-base','driver':'qcow2','file':'disk0-base-file',"
+	            "'backing':null,'discard':'ignore','read-only':true,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	expect_json(argument(plan.storage_argv, "--blockdev", 3),
+	            "{'node-name':'disk0','driver':'qcow2','file':'disk0-file',"
+	            "'backing':'disk0-base','discard':'unmap','read-only':false,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	plan_deinit(&plan);
+	plan = qemu_plan_of(definition, "kvm");
+	expect_json(argument(plan.argv, "-blockdev", 1),
+	            "{'node-name':'disk0-base','driver':'qcow2','file':'disk0-base-file',"
+	            "'backing':null,'discard':'ignore','read-only':true,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	expect_json(argument(plan.argv, "-blockdev", 3),
+	            "{'node-name':'disk0','driver':'qcow2','file':'disk0-file',"
+	            "'backing':'disk0-base','discard':'unmap','read-only':false,"
+	            "'cache':{'direct':true,'no-flush':false}}");
+	plan_deinit(&plan);
+}
+
 /* The most that the monitor takes fits the launch, all through the storage daemon. */
 Test(plan, the_most_disks_fit)
 {
@@ -273,7 +309,8 @@ Test(plan, the_most_disks_fit)
 
 	json_object_set_new(d, "disks", disks);
 	for (int i = 0; i < 16; i++)
-		json_array_append_new(disks, js("{'path':'/d','format':'qcow2'}"));
+		json_array_append_new(disks, js("{'path':'/d','format':'qcow2',"
+		                                "'backing':{'path':'/b','format':'raw'}}"));
 	cr_assert_eq(vmm_check(&host, d, &err), 0, "%s", err.message);
 	cr_assert_eq(vmm_build(&(struct vmm_input){ d, &host, false }, &plan, &err), 0, "%s",
 	             err.message);
@@ -358,6 +395,9 @@ Test(plan, what_our_monitor_lacks_is_refused_by_field)
 	expect_kvm_refusal("{'name':'a'," KERNEL
 	                   ",'disks':[{'path':'/d','format':'qcow2','bus':'scsi'}]}",
 	                   "definition.disks");
+	expect_kvm_refusal("{'name':'a'," KERNEL ",'disks':[{'path':'/d','format':'vmdk',"
+	                   "'backing':{'path':'/b','format':'vmdk'}}]}",
+	                   "definition.disks[0].backing");
 	expect_kvm_refusal("{'name':'a'," KERNEL ",'memory':'17M','memory_backing':"
 	                   "{'hugepages':'2M'}}",
 	                   "definition.memory");
