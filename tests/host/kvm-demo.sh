@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# full
 # shellcheck source=/dev/null
 # ./demo with the vmd that is installed: on a host with a real KVM it shows engine kvm.
 . ./lib.sh

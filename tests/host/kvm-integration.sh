@@ -1,21 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# full
 # shellcheck source=/dev/null
 # needs: tests
 # timeout: 2400
 # The integration tests with real Linux guests on engine kvm: the same programs that `make check` runs on
-# engine qemu, and the same tests of them have to pass. All of them with the file "full" (all --full), else
-# a choice that takes two minutes.
+# engine qemu, and the same tests of them have to pass. A file "only" has other rows than these.
 . ./lib.sh
 
 # A program and which of its tests; in this order, those that take longest first.
 all=('it-guest !(definition)/*' 'it-qemu !(definition)/*' 'it-lifecycle *' 'it-qemu-actions *' 'it-policy *'
 	'it-snapshot *' 'it-vmctl *' 'it-qemu-devices *' 'it-qemu-net *' 'it-qemu-boot *' 'it-faults *' 'it-roles *')
-some=('it-lifecycle */@(x86_64|pause_*|a_guest_that_powers_off*|suspend_*|autostart_*)'
-	'it-snapshot */@(memory_and_raw_disk_go_back|damage_is_told*)'
-	'it-qemu */@(the_guest_sees_its_processors)'
-	'it-policy */@(a_host_that_shuts_down*)'
-	'it-guest */@(a_kill_ends_a_start_at_any_step|a_planned_restart_survives*)')
 logs=$PWD/logs again_count=0
 export VMD_TEST_ENGINE=kvm VMD_TEST_BUILD=$PWD/tests VMD_TEST_KIT=$PWD/kit
 export VMD_TEST_PATIENCE=4 # times slower than any machine the tests' time limits are meant for
@@ -95,7 +90,6 @@ run_program() { # NAME FILTER
 	note "$1: $seen tests, $((SECONDS - began)) s"
 }
 
-[ -e full ] || all=("${some[@]}")
 [ ! -s only ] || mapfile -t all <only
 for row in "${all[@]}"; do
 	run_program "${row%% *}" "${row#* }"
