@@ -586,8 +586,11 @@ Test(qemu, what_cannot_be_is_refused_with_field_and_reason)
 
 Test(qemu, what_cannot_be_is_refused_of_aarch64)
 {
-	if (engine_is("kvm"))
-		return; /* it refuses the architecture itself (it-kvm) */
+	if (engine_is("kvm")) {
+		expect_refused("unsupported", "definition.arch", "no aarch64 guests",
+		               "{'arch': 'aarch64'}");
+		return;
+	}
 	expect_refused("unsupported", "definition.cpus.model", "x86_64",
 	               "{'arch': 'aarch64', 'cpus': {'model': 'x86-64-v2'}}");
 	expect_refused("unsupported", "definition.cpus.count", "at most 8",
