@@ -269,6 +269,19 @@ static int open_tap(const struct engine_file *file, struct vmd_error *err)
 	return -errno;
 }
 
+/* Only now: what was read of the file until here was in no way aligned. */
+static int set_direct(int fd, const struct engine_file *file, struct vmd_error *err)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0 && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0)
+		return 0;
+	return error_set_field(err, file->field,
+	                       "'%.200s' cannot be used with cache 'none': its file system has no "
+	                       "O_DIRECT (%s)",
+	                       file->path, strerror(errno));
+}
+
 int engine_file_open(const struct engine_file *file, struct vmd_error *err)
 {
 	int flags = (file->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
@@ -291,6 +304,11 @@ int engine_file_open(const struct engine_file *file, struct vmd_error *err)
 	if (r < 0)
 		return r;
 	(void)fd_set_nonblock(fd, 0);
+	if (file->direct) {
+		r = set_direct(fd, file, err);
+		if (r < 0)
+			return r;
+	}
 	return TAKE_FD(fd);
 }
 

@@ -24,6 +24,7 @@ struct engine_file {
 	bool multi_queue;     /* ENGINE_FILE_TAP: one of several queues */
 	const char *format;   /* ENGINE_FILE_IMAGE: as stated */
 	uint64_t least_bytes; /* ENGINE_FILE_IMAGE: a shorter disk is refused; 0: any */
+	bool direct;          /* ENGINE_FILE_IMAGE: O_DIRECT */
 	/*
 	 * ENGINE_FILE_IMAGE of format qcow2: whether the header must say that the image was made on
 	 * another one (else it must not), whether it is itself what another was made on, and the

@@ -66,6 +66,7 @@ static void plan_disk(struct preparation *p, size_t plan_index, size_t index)
 	o->file.writable = !jsonx_bool(disk, "readonly", false);
 	o->file.format = jsonx_str(disk, "format", "raw");
 	o->file.least_bytes = jsonx_size(disk, "size", 0);
+	o->file.direct = strcmp(jsonx_str(disk, "cache", ""), "none") == 0;
 	o->file.has_base = json_object_get(disk, "backing");
 	snprintf(o->file.field, sizeof(o->file.field), "definition.disks[%zu].path", index);
 	snprintf(o->file.base_field, sizeof(o->file.base_field), "definition.disks[%zu].backing",

@@ -184,6 +184,53 @@ static void expect_start_refused(const char *field, const char *text)
 	json_decref(event_wait(&s.client, "vm.state", "a", "state", "stopped", 20000));
 }
 
+/* The flags that a process has the file open with; -1: it has not. */
+static int flags_of_open(pid_t pid, const char *path)
+{
+	char link[64], target[512];
+	int flags = -1;
+
+	for (int fd = 0; fd < 256; fd++) {
+		ssize_t n;
+		FILE *f;
+
+		snprintf(link, sizeof(link), "/proc/%d/fd/%d", pid, fd);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n <= 0 || (size_t)n != strlen(path) || memcmp(target, path, (size_t)n) != 0)
+			continue;
+		snprintf(link, sizeof(link), "/proc/%d/fdinfo/%d", pid, fd);
+		f = fopen(link, "r");
+		cr_assert(f);
+		cr_assert_eq(fscanf(f, "pos: %*d flags: %o", (unsigned *)&flags), 1);
+		(void)fclose(f);
+	}
+	return flags;
+}
+
+/* The monitor's own disks; those of the storage daemon have it in their node. */
+Test(kvm_storage, cache_none_goes_past_the_page_cache)
+{
+	static const char *const caches[] = { "none", "writeback" };
+
+	create("a", "test=blk-write,echo,blk-verify at=0 count=64 seed=5", json_array(), NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(caches); i++) {
+		const char *path = image(caches[i], "raw", "8M");
+		json_t *info;
+		int fd, flags;
+
+		set_disks(json_pack("[{s:s, s:s, s:s}]", "path", path, "format", "raw", "cache",
+		                    caches[i]));
+		fd = start_to_echo();
+		info = call(&s.client, "vm.get", "{s:s}", "vm", "a");
+		flags = flags_of_open((pid_t)member_int(info, "pid"), path);
+		json_decref(info);
+		cr_assert_neq(flags, -1);
+		cr_expect_eq(!(flags & O_DIRECT), i == 1, "cache %s: 0%o", caches[i], flags);
+		go_on(fd);
+		expect_end(true);
+	}
+}
+
 /* What the header names is another guest's disk, for all we know. */
 Test(kvm_storage, names_inside_an_image_are_not_followed)
 {
