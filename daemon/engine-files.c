@@ -22,7 +22,7 @@
 #include "common/fdio.h"
 #include "common/fsutil.h"
 #include "common/parse.h"
-#include "daemon/qcow2.h"
+#include "daemon/image-base.h"
 
 #define TEMPLATE_MAX (128u << 20)
 
@@ -120,7 +120,8 @@ static uint64_t file_bytes(int fd, const struct stat *st)
  */
 static int check_base(int fd, const struct engine_file *file, struct vmd_error *err)
 {
-	int r = qcow2_has_base(fd);
+	bool can_have = strcmp(file->format, "qcow2") == 0;
+	int r = image_has_base(fd, file->format);
 
 	if (r < 0)
 		return open_failed(file, -r, err);
@@ -130,9 +131,11 @@ static int check_base(int fd, const struct engine_file *file, struct vmd_error *
 		return error_set_field(err, file->base_field,
 		                       "'%.200s' was not made on another image", file->path);
 	(void)error_set_field(
-		err, file->base_field,
+		err, can_have ? file->base_field : file->field,
 		"'%.200s' was made on another image, whose name in it is not followed", file->path);
-	if (file->is_base)
+	if (!can_have)
+		error_hint(err, "make one image of the two: qemu-img convert");
+	else if (file->is_base)
 		error_hint(err, "a base has none of its own: make one image of the two (qemu-img "
 		                "convert), and rebase the overlay on that");
 	else
@@ -164,7 +167,6 @@ static int check_header(int fd, const struct engine_file *file, uint64_t *bytes,
 			                       file->path);
 		memcpy(&value, head + 24, 8);
 		*bytes = be64toh(value);
-		return check_base(fd, file, err);
 	}
 	if (strcmp(file->format, "vmdk") == 0) {
 		memcpy(&value, head + 12, 8);
@@ -172,7 +174,7 @@ static int check_header(int fd, const struct engine_file *file, uint64_t *bytes,
 			return error_set_field(err, file->field,
 			                       "'%.200s' is no vmdk image in one file", file->path);
 	}
-	return 0;
+	return check_base(fd, file, err);
 }
 
 static int check_image(int fd, const struct engine_file *file, const struct stat *st,

@@ -254,6 +254,28 @@ Test(kvm_storage, names_inside_an_image_are_not_followed)
 	expect_start_refused("definition.disks[0].path", "in another file");
 }
 
+/* Read alone, they would have zeros where the other has the data. */
+Test(kvm_storage, formats_without_a_backing_field_stand_alone)
+{
+	const char *base = image("base", "vmdk", "4M"), *top;
+	char options[256];
+	int fd;
+
+	snprintf(options, sizeof(options), "-F vmdk -b %s", base);
+	top = image("top", "vmdk", options);
+	create("a", "test=blk-write at=0 count=32 seed=3", one_disk(base, "vmdk"), NULL);
+	run_to_end();
+	set_disks(one_disk(top, "vmdk"));
+	expect_start_refused("definition.disks[0].path", "made on another image");
+	/* qemu-img makes no differencing VHD: the footer's disk type of a dynamic one. */
+	top = image("disk", "vpc", "4M");
+	fd = open(top, O_WRONLY | O_CLOEXEC);
+	cr_assert_eq(pwrite(fd, "\0\0\0\4", 4, 60), 4);
+	close(fd);
+	set_disks(one_disk(top, "vpc"));
+	expect_start_refused("definition.disks[0].path", "made on another image");
+}
+
 /* A program that takes an image and the copy of it. */
 static bool with_copy(const char *program, const char *path)
 {
