@@ -277,11 +277,11 @@ static bool is_private(uint64_t entry)
 	return (entry >> 62) != 0 && !(entry >> 61 & 1);
 }
 
-/* The next run of pages that this process has copies of. */
-static int next_private(const struct vm_memory *m, uint64_t from, uint64_t *ret_start,
+/* The next run of pages in [from, to) that this process has copies of. */
+static int next_private(const struct vm_memory *m, uint64_t from, uint64_t to, uint64_t *ret_start,
                         uint64_t *ret_end)
 {
-	uint64_t entries[PAGEMAP_ENTRIES], page = from / PAGE_BYTES, pages = m->bytes / PAGE_BYTES;
+	uint64_t entries[PAGEMAP_ENTRIES], page = from / PAGE_BYTES, pages = to / PAGE_BYTES;
 	bool found = false;
 
 	while (page < pages) {
@@ -308,8 +308,8 @@ out:
 static int next_in_private(const struct vm_memory *m, uint64_t from, uint64_t *ret_start,
                            uint64_t *ret_end)
 {
-	uint64_t start, end;
-	int a = 0, b;
+	uint64_t start = m->bytes, end = m->bytes;
+	int in_file = 0, r;
 
 	if (m->pagemap < 0) { /* unknown: every page is looked at */
 		*ret_start = from;
@@ -317,19 +317,22 @@ static int next_in_private(const struct vm_memory *m, uint64_t from, uint64_t *r
 		return from < m->bytes;
 	}
 	if (m->backing >= 0) {
-		a = next_in_file(m->backing, m->backing_offset + from, m->backing_offset + m->bytes,
-		                 &start, &end);
-		start -= m->backing_offset;
-		end -= m->backing_offset;
+		in_file = next_in_file(m->backing, m->backing_offset + from,
+		                       m->backing_offset + m->bytes, &start, &end);
+		if (in_file < 0)
+			return in_file;
+		if (in_file) {
+			start -= m->backing_offset;
+			end -= m->backing_offset;
+		}
 	}
-	b = next_private(m, from, ret_start, ret_end);
-	if (a < 0 || b < 0)
-		return a < 0 ? a : b;
-	if (a && (!b || start < *ret_start)) {
-		*ret_start = start;
-		*ret_end = end;
-	}
-	return a || b;
+	/* Pages of one's own in the file's run are in the answer anyway: each is looked at once. */
+	r = next_private(m, from, start, ret_start, ret_end);
+	if (r != 0 || !in_file)
+		return r;
+	*ret_start = start;
+	*ret_end = end;
+	return 1;
 }
 
 int memory_next_data(const struct vm_memory *m, uint64_t from, uint64_t *ret_start,

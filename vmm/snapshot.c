@@ -235,28 +235,46 @@ static bool is_too_fast(const struct snapshot *s, uint64_t now)
 	               now - s->started_us;
 }
 
+/* Goes to the next part of RAM that has data, in whole pages; 0 when there is none. It is asked for
+ * once and not for each chunk of it: the answer takes a look at all of its pages. */
+static int next_run(struct snapshot *s, const struct machine *m)
+{
+	uint64_t start = 0, stop = 0;
+	int r = memory_next_data(&m->memory, s->done, &start, &stop);
+
+	if (r == 0)
+		s->done = s->total;
+	if (r <= 0)
+		return r;
+	s->done = start & ~(uint64_t)(PAGE_BYTES - 1);
+	s->run_end = MIN_OF((stop + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1), s->total);
+	return 1;
+}
+
+static int write_chunk(struct snapshot *s, const struct machine *m)
+{
+	uint64_t len = MIN_OF(s->run_end - s->done, (uint64_t)CHUNK_BYTES);
+	int r = write_range(s, m, s->done, len);
+
+	if (r == 0)
+		s->done += len;
+	return r;
+}
+
 /* 1 when all is written. */
 static int write_some(struct snapshot *s, struct machine *m)
 {
 	uint64_t end = now_monotonic_us() + STEP_US, now;
 
 	while ((now = now_monotonic_us()) < end && !is_too_fast(s, now)) {
-		uint64_t start = 0, stop = 0;
-		int r = memory_next_data(&m->memory, s->done, &start, &stop);
+		int r = s->done < s->run_end ? 1 : next_run(s, m);
 
-		if (r < 0)
-			return r;
-		if (r == 0) {
-			s->done = s->total;
+		if (r > 0)
+			r = write_chunk(s, m);
+		else if (r == 0)
 			return 1;
-		}
-		start &= ~(uint64_t)(PAGE_BYTES - 1);
-		stop = MIN_OF((stop + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1),
-		              start + CHUNK_BYTES);
-		r = write_range(s, m, start, MIN_OF(stop, s->total) - start);
 		if (r < 0)
 			return r;
-		s->done = MIN_OF(stop, s->total);
 	}
 	if (is_too_fast(s, now))
 		(void)usleep(1000);

@@ -28,6 +28,7 @@ struct snapshot {
 	enum snapshot_status status;
 	int fd;                           /* owned while active */
 	uint64_t total, done, written;    /* bytes of RAM: all, looked at, written */
+	uint64_t run_end;                 /* there is data from done to here */
 	uint64_t started_us, bytes_per_s; /* 0: as fast as it goes */
 	struct vmd_error error;
 };
