@@ -105,6 +105,15 @@ json_t *control_failure(const struct vcpu_failure *f)
 	                 "registers", regs);
 }
 
+/* Some fifty descriptors, which a start does not wait for. */
+static const struct kvm_stats_layout *layout_of(struct vcpus *a)
+{
+	if (!a->kvm_stats_known && a->v[0].stats_fd >= 0)
+		(void)kvm_stats_layout_read(a->v[0].stats_fd, &a->kvm_stats);
+	a->kvm_stats_known = true;
+	return &a->kvm_stats;
+}
+
 /* What only KVM knows, by the names of vm.stats; what this kernel does not count is not there. */
 static void put_kvm_stats(json_t *out, json_t *exits, const struct vcpu *v)
 {
@@ -115,7 +124,7 @@ static void put_kvm_stats(json_t *out, json_t *exits, const struct vcpu *v)
 		       { KVM_STAT_HALT_EXITS, "halt" },
 		       { KVM_STAT_IRQ_EXITS, "interrupt" },
 		       { KVM_STAT_HYPERCALLS, "hypercall" } };
-	const struct kvm_stats_layout *layout = &v->all->kvm_stats;
+	const struct kvm_stats_layout *layout = layout_of(v->all);
 	uint64_t value;
 
 	for (size_t i = 0; i < ARRAY_SIZE(causes); i++)

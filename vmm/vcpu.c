@@ -253,8 +253,6 @@ int vcpus_create(struct vcpus *a, struct vmd_error *err)
 		r = -errno;
 	if (r < 0)
 		return error_set_errno(err, -r, "KVM cannot make the guest's processors");
-	if (a->v[0].stats_fd >= 0)
-		(void)kvm_stats_layout_read(a->v[0].stats_fd, &a->kvm_stats);
 	return 0;
 }
 

@@ -75,7 +75,8 @@ struct vcpus {
 	struct bus *pio, *mmio; /* borrowed */
 	struct vmm_cpus config;
 	struct cpuid_table *cpuid; /* owned: as cpuid_cut() leaves it */
-	struct kvm_stats_layout kvm_stats;
+	struct kvm_stats_layout kvm_stats; /* read when it is asked for, by the control thread */
+	bool kvm_stats_known;
 	struct msr_list msrs;
 	struct msr_values reset_msrs; /* of the first processor at power-on */
 	struct kvm_lapic_state reset_lapic;
