@@ -11,7 +11,7 @@
 # A program and which of its tests; in this order, those that take longest first.
 all=('it-guest !(definition)/*' 'it-qemu !(definition)/*' 'it-lifecycle *' 'it-qemu-actions *' 'it-policy *'
 	'it-snapshot *' 'it-vmctl *' 'it-qemu-devices *' 'it-qemu-net *' 'it-qemu-boot *' 'it-faults *' 'it-roles *')
-logs=$PWD/logs again_count=0
+logs=$PWD/logs
 export VMD_TEST_ENGINE=kvm VMD_TEST_BUILD=$PWD/tests VMD_TEST_KIT=$PWD/kit
 export VMD_TEST_PATIENCE=4 # times slower than any machine the tests' time limits are meant for
 export VMD_TEST_LOGS=$logs VMD_TEST_CMDLINE=quiet
@@ -25,14 +25,6 @@ printf '#!/bin/sh\ncat %s/proof.json\n' "$PWD" >probe
 chmod 755 probe
 export VMD_TEST_PROBE=$PWD/probe
 
-# Whether a guest of the test died of what the emulator is known for (README.md), by its console. SUITE::TEST
-died_of_the_emulator() {
-	cat "$logs/${1%%::*}-${1##*::}"-* 2>/dev/null | tr -d '\r' | awk '
-		/PANIC: double fault|double fault: 0000/ { seen = NR }
-		/RIP: 0010:entry_SYSCALL_64/ && seen && NR - seen < 30 { found = 1 }
-		END { exit !found }'
-}
-
 run_tests() { # PROGRAM FILTER OUTPUT
 	(cd tests && LD_LIBRARY_PATH=$PWD/lib timeout 900 "tests/integration/$1" --filter "$2" --tap=/dev/stdout --jobs=2) \
 		>"$3.tap" 2>"$3.err"
@@ -41,33 +33,20 @@ run_tests() { # PROGRAM FILTER OUTPUT
 
 # One result of a test program, as its TAP says it: PROGRAM LINE. What is skipped is not shown to work.
 result() {
-	local name=${2#*- } again
+	local name=${2#*- } why=
 	name=${name%% *}
 	case $2 in
 	*'# SKIP test was skipped'*) return ;; # by the filter
-	*'# SKIP'*) again="(skipped: ${2#*# SKIP})" ;;
+	*'# SKIP'*) why="(skipped: ${2#*# SKIP})" ;;
 	'ok '*)
 		checks=$((checks + 1))
 		echo "ok $checks - $1: $name"
 		rm -f "$logs/${name%%::*}-${name##*::}"-[0-9]*
 		return
 		;;
-	*)
-		again=
-		if died_of_the_emulator "$name"; then
-			again_count=$((again_count + 1))
-			note "$1: $name: once more, since a guest died of what is known of the emulator"
-			rm -f "$logs/${name%%::*}-${name##*::}"-[0-9]*
-			run_tests "$1" "${name%%::*}/${name##*::}" "$1-again"
-			if grep -q '^ok .*'"$name" "$1-again.tap"; then
-				result "$1" "ok - $name"
-				return
-			fi
-		fi
-		;;
 	esac
 	checks=$((checks + 1)) failures=$((failures + 1))
-	echo "not ok $checks - $1: $name $again"
+	echo "not ok $checks - $1: $name $why"
 }
 
 run_program() { # NAME FILTER
@@ -92,7 +71,6 @@ run_program() { # NAME FILTER
 for row in "${all[@]}"; do
 	run_program "${row%% *}" "${row#* }"
 done
-note "$again_count tests run again"
 # Of tests that failed, consoles, logs and events are handed back: SUITE-TEST-NUMBER-NAME.
 cp "$logs"/* "$HOST_RESULTS/" 2>/dev/null
 finish
