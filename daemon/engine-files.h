@@ -26,9 +26,9 @@ struct engine_file {
 	uint64_t least_bytes; /* ENGINE_FILE_IMAGE: a shorter disk is refused; 0: any */
 	bool direct;          /* ENGINE_FILE_IMAGE: O_DIRECT */
 	/*
-	 * ENGINE_FILE_IMAGE: whether the image must say that it was made on another one (qcow2; else it
-	 * must not), whether it is itself what another was made on, and the field of the definition
-	 * for that.
+	 * ENGINE_FILE_IMAGE: whether the image must say that it was made on another one (qcow2;
+	 * else it must not), whether it is itself what another was made on, and the field of the
+	 * definition for that.
 	 */
 	bool has_base, is_base;
 	char base_field[64];

@@ -74,7 +74,7 @@ struct vcpus {
 	size_t run_bytes;
 	struct bus *pio, *mmio; /* borrowed */
 	struct vmm_cpus config;
-	struct cpuid_table *cpuid; /* owned: as cpuid_cut() leaves it */
+	struct cpuid_table *cpuid;         /* owned: as cpuid_cut() leaves it */
 	struct kvm_stats_layout kvm_stats; /* read when it is asked for, by the control thread */
 	bool kvm_stats_known;
 	struct msr_list msrs;
