@@ -10,11 +10,16 @@
 guest_does=nothing guest_console=hvc0
 pong() { busybox ping -c 2 -W 5 "$1"; }
 sum_of() { sha256sum "$1" | cut -d' ' -f1; }
-guest_sum() { in_guest web "$1 | sha256sum" | cut -d' ' -f1; } # COMMAND
+# Both ends keep their side open: busybox nc and Debian 12's passt take its end for the end of all.
+# What the guest's client gets, in /run/down too. ADDRESS
+guest_sum() {
+	in_guest web "[ -p /run/in ] || mkfifo /run/in; exec 9<>/run/in; echo go >&9; \
+nc $1 7001 <&9 | tee /run/down | sha256sum" | cut -d' ' -f1
+}
 # The guest's server sends what its client got before, and ends when somebody has it: passt answers for it
 # before it listens, and then ends the connection.
 serve() { in_guest web "{ nc -l -p $1 </run/down >/dev/null & }"; } # PORT
-fetch() { is "$(echo go | socat -t 30 - TCP:"$1" | sha256sum | cut -d' ' -f1)" "$(sum_of down)"; } # ADDRESS:PORT
+fetch() { is "$(echo go | timeout 60 socat -,ignoreeof TCP:"$1" | sha256sum | cut -d' ' -f1)" "$(sum_of down)"; } # ADDRESS:PORT
 pool() { sed -n "s/^$1: *//p" /proc/meminfo; } # FIELD
 moved() { # NIC-INDEX
 	vmctl stats -o json web | jq -e ".nics[$1] | .rx_bytes > 1048576 and .tx_bytes > 1048576"
@@ -53,7 +58,7 @@ tap=$(in_guest web "ip -4 -o addr show dev eth0" | sed 's,.*inet \([^/]*\)/.*,\1
 
 check "tap: the guest pings the host" in_guest web 'ping -c 2 -W 5 10.77.0.1'
 check "tap: the host pings the guest" pong "$tap"
-check "tap: TCP into the guest" is "$(guest_sum 'echo go | nc 10.77.0.1 7001 | tee /run/down')" "$(sum_of down)"
+check "tap: TCP into the guest" is "$(guest_sum 10.77.0.1)" "$(sum_of down)"
 serve 7002
 check "tap: TCP out of the guest" within 30 fetch "$tap:7002"
 check "tap: names" in_guest web 'nslookup tap.test 10.77.0.1 | grep 10.77.0.1$'
@@ -62,7 +67,7 @@ check "tap: names" in_guest web 'nslookup tap.test 10.77.0.1 | grep 10.77.0.1$'
 check "the tap device is out of the way" in_guest web 'rm /run/down; ip link set eth0 down && ip route | grep -v eth0'
 gateway=$(in_guest web 'ip route | sed -n "s/^default via \([^ ]*\) dev eth1.*/\1/p"')
 check "passt: the guest pings the host" in_guest web "ping -c 2 -W 5 10.77.0.1"
-check "passt: TCP into the guest" is "$(guest_sum "echo go | nc $gateway 7001 | tee /run/down")" "$(sum_of down)"
+check "passt: TCP into the guest" is "$(guest_sum "$gateway")" "$(sum_of down)"
 serve 7003
 check "passt: TCP out of the guest" within 30 fetch 127.0.0.1:7003
 check "passt: names" in_guest web 'nslookup passt.test | grep 10.88.0.1'
