@@ -166,7 +166,11 @@ int machine_realize(struct machine *m, const struct vmm_config *c, struct vmd_er
 	m->pci.low = LAYOUT_PCI_LOW;
 	m->pci.low_end = LAYOUT_PCI_LOW_END;
 	place_high_window(m);
-	return machine_add_devices(m, err);
+	r = machine_add_devices(m, err);
+	/* Until its first run it stands still like any guest that was stopped: it may be saved. */
+	if (r == 0)
+		machine_pause_devices(m);
+	return r;
 }
 
 void machine_free(struct machine *m)

@@ -219,6 +219,27 @@ Test(kvm, memory_goes_back_to_a_snapshot)
 	close(fd);
 }
 
+/* Its devices stand still before its first instruction, as those of any guest that was stopped. */
+Test(kvm, a_guest_that_never_ran_can_be_saved)
+{
+	int fd;
+
+	create("test=dirty mib=4 rate=100", NULL);
+	call_ok(&s.client, "vm.start", "{s:s, s:b}", "vm", "a", "paused", 1);
+	call_ok(&s.client, "snapshot.create", "{s:s, s:s}", "vm", "a", "snapshot", "one");
+	guest_expect_state(&s, "a", "paused");
+	call_ok(&s.client, "vm.resume", "{s:s}", "vm", "a");
+	fd = console_open(&s, "a", true);
+	console_expect(fd, "dirty: ready", 20000);
+	close(fd);
+	call_ok(&s.client, "snapshot.restore", "{s:s, s:s}", "vm", "a", "snapshot", "one");
+	guest_expect_state(&s, "a", "paused");
+	fd = console_open(&s, "a", false);
+	call_ok(&s.client, "vm.resume", "{s:s}", "vm", "a");
+	console_expect(fd, "dirty: ready", 20000);
+	close(fd);
+}
+
 Test(kvm, suspend_keeps_memory_over_the_daemon)
 {
 	int fd = start_dirty();
