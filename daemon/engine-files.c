@@ -123,6 +123,9 @@ static int check_base(int fd, const struct engine_file *file, struct vmd_error *
 	bool can_have = strcmp(file->format, "qcow2") == 0;
 	int r = image_has_base(fd, file->format);
 
+	if (r == -EINVAL)
+		return error_set_field(err, file->field, "'%.200s' is damaged: no whole %s header",
+		                       file->path, file->format);
 	if (r < 0)
 		return open_failed(file, -r, err);
 	if (r == file->has_base)

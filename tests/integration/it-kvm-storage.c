@@ -274,6 +274,9 @@ Test(kvm_storage, formats_without_a_backing_field_stand_alone)
 	close(fd);
 	set_disks(one_disk(top, "vpc"));
 	expect_start_refused("definition.disks[0].path", "made on another image");
+	cr_assert_eq(truncate(base, 512), 0);
+	set_disks(one_disk(base, "vmdk"));
+	expect_start_refused("definition.disks[0].path", "is damaged: no whole vmdk header");
 }
 
 /* A program that takes an image and the copy of it. */
